@@ -1,0 +1,125 @@
+package session
+
+import (
+	"maps"
+	"time"
+)
+
+// Record is one session as it is stored, in JSON under one key. It is written
+// at transitions and when settings change, never by traffic.
+//
+// A Record is a value: transitions give a new one, and what it points to
+// (Metadata, Op, LastError) is never changed in place.
+type Record struct {
+	SandboxID string            `json:"sandboxID"`
+	Host      string            `json:"host"` // name of the configured host that runs it
+	Owner     string            `json:"owner,omitempty"`
+	Project   string            `json:"project,omitempty"`
+	Template  string            `json:"template,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+
+	State  State     `json:"state"`
+	Reason string    `json:"reason"` // why the last transition took place, in words
+	Since  time.Time `json:"since"`  // when it took place
+
+	IdleTimeout Duration `json:"idleTimeout,omitempty"` // 0: the configured default
+	WakePolicy  string   `json:"wakePolicy,omitempty"`  // "": the site's default
+
+	CreatedAt time.Time  `json:"createdAt"`
+	StartedAt *time.Time `json:"startedAt,omitempty"` // start of the current or last run
+	PausedAt  *time.Time `json:"pausedAt,omitempty"`  // the last pause
+
+	Op             *Op            `json:"op,omitempty"`        // set exactly in Pausing and Resuming
+	LastError      *OpError       `json:"lastError,omitempty"` // until an op of the same kind succeeds
+	Parked         int            `json:"parked,omitempty"`    // streams that were open at the last pause
+	ReconnectWakes ReconnectWakes `json:"reconnectWakes,omitzero"`
+	Totals         Totals         `json:"totals"`
+
+	// Revision is the mod revision under which the record was read, 0 if it
+	// is not stored: what a Txn compares. The store fills it in.
+	Revision int64 `json:"-"`
+}
+
+// OpKind says what an op does at the host.
+type OpKind string
+
+// The two kinds of ops.
+const (
+	OpPause  OpKind = "pause"
+	OpResume OpKind = "resume"
+)
+
+// Phase is how far a pause has come.
+type Phase string
+
+// The phases of a pause. The leader's own pauses begin with PhaseCalling;
+// one that was asked for by hand first drains.
+const (
+	PhaseDraining Phase = "draining" // waiting for what is in flight
+	PhaseCutting  Phase = "cutting"  // ending what is in flight
+	PhaseCalling  Phase = "calling"  // the host's call is being made
+)
+
+// Op is the work that a busy session waits for. It belongs to the one
+// goroutine that put it there and is known by its ID alone: not even the same
+// node may finish it. Deadline is for the others, who may settle the op once
+// it has passed; the owner goes by its monotonic clock.
+type Op struct {
+	ID        string    `json:"id"`
+	Kind      OpKind    `json:"kind"`
+	Phase     Phase     `json:"phase,omitempty"`
+	Node      string    `json:"node"`
+	StartedAt time.Time `json:"startedAt"`
+	Deadline  time.Time `json:"deadline"`
+}
+
+// OpError is how the last op failed. No op of this kind is begun before
+// RetryAt, and Failures counts those in a row.
+type OpError struct {
+	At       time.Time `json:"at"`
+	Op       OpKind    `json:"op"`
+	Message  string    `json:"message"`
+	RetryAt  time.Time `json:"retryAt"`
+	Failures int       `json:"failures"`
+}
+
+// ReconnectWakes counts the wakes that pages' own reconnects caused on one
+// day, as YYYY-MM-DD in UTC.
+type ReconnectWakes struct {
+	Day   string `json:"day,omitempty"`
+	Count int    `json:"count,omitempty"`
+}
+
+// Totals sum up a session's life. Time in Pausing and Resuming is running
+// time: the host bills for it.
+type Totals struct {
+	RunningMs int64 `json:"runningMs"`
+	PausedMs  int64 `json:"pausedMs"`
+	Pauses    int   `json:"pauses"`
+	Wakes     int   `json:"wakes"`
+}
+
+// New gives the record of a sandbox that the host knows, in the state that
+// the host reports (Running or Paused). It is not stored yet.
+func New(id, host string, state State, reason string, now time.Time) Record {
+	r := Record{SandboxID: id, Host: host, State: state, Reason: reason, Since: now, CreatedAt: now}
+	if state == Paused {
+		r.PausedAt = &now
+	} else {
+		r.StartedAt = &now
+	}
+	return r
+}
+
+// WithMetadata gives the record with the host's metadata, and with owner and
+// project taken from the named keys of it where they are not set already.
+func (r Record) WithMetadata(md map[string]string, ownerKey, projectKey string) Record {
+	r.Metadata = maps.Clone(md)
+	if r.Owner == "" {
+		r.Owner = md[ownerKey]
+	}
+	if r.Project == "" {
+		r.Project = md[projectKey]
+	}
+	return r
+}

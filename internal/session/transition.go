@@ -1,0 +1,123 @@
+package session
+
+import "time"
+
+// Sleep begins a pause: RUNNING to PAUSING. The op's phase is PhaseCalling
+// for the leader's own verdict and PhaseDraining for a pause by hand.
+func (r Record) Sleep(op Op, reason string, now time.Time) (Record, error) {
+	if r.State != Running {
+		return r, checkFollows(r.State, Pausing)
+	}
+	return r.move(Pausing, &op, reason, now)
+}
+
+// Advance moves a pause that was asked for by hand to its next phase. The
+// state and the op's identity stay.
+func (r Record) Advance(phase Phase) (Record, error) {
+	if r.State != Pausing || r.Op == nil {
+		return r, checkFollows(r.State, Pausing)
+	}
+	op := *r.Op
+	op.Phase = phase
+	r.Op = &op
+	return r, nil
+}
+
+// Wake begins a resume: to RESUMING, from PAUSED, from RUNNING (the host has
+// answered "paused" to a request), or from a busy state whose owner is gone.
+func (r Record) Wake(op Op, reason string, now time.Time) (Record, error) {
+	return r.move(Resuming, &op, reason, now)
+}
+
+// Settle ends an op with the host's word, or corrects a record that the host
+// contradicts: to RUNNING, PAUSED or KILLED. A state that the record already
+// has is an error, so that nobody writes for nothing.
+func (r Record) Settle(to State, reason string, now time.Time) (Record, error) {
+	if to.Busy() || to == r.State {
+		return r, checkFollows(Killed, Pausing)
+	}
+	if r.Op != nil && r.Op.Kind == kindOf(to) {
+		r.LastError = nil
+	}
+	return r.move(to, nil, reason, now)
+}
+
+// Fail ends an op that did not succeed: a pause leaves the session RUNNING, a
+// resume leaves it PAUSED, with LastError and the time of the next attempt.
+func (r Record) Fail(message string, retryAfter time.Duration, now time.Time) (Record, error) {
+	if r.Op == nil {
+		return r, checkFollows(r.State, r.State)
+	}
+	failed := OpError{At: now, Op: r.Op.Kind, Message: message, RetryAt: now.Add(retryAfter), Failures: r.Failures(r.Op.Kind) + 1}
+	back, reason := Running, "pause failed: "+message
+	if r.Op.Kind == OpResume {
+		back, reason = Paused, "resume failed: "+message
+	}
+	next, err := r.move(back, nil, reason, now)
+	if err != nil {
+		return r, err
+	}
+	if back == Paused { // it never ran: neither a pause nor a new PausedAt
+		next.Totals.Pauses, next.PausedAt = r.Totals.Pauses, r.PausedAt
+	}
+	next.LastError = &failed
+	return next, nil
+}
+
+// Failures counts how often ops of this kind have failed in a row.
+func (r Record) Failures(kind OpKind) int {
+	if r.LastError == nil || r.LastError.Op != kind {
+		return 0
+	}
+	return r.LastError.Failures
+}
+
+// SameOp tells whether the op that o began is still the one in r.
+func (r Record) SameOp(o Record) bool {
+	return r.State == o.State && r.Op != nil && o.Op != nil && r.Op.ID == o.Op.ID
+}
+
+func kindOf(to State) OpKind {
+	if to == Paused {
+		return OpPause
+	}
+	return OpResume
+}
+
+// move is the one place where a state changes.
+func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, error) {
+	if err := checkFollows(r.State, to); err != nil {
+		return r, err
+	}
+	from := r.State
+	r.Totals = r.Totals.add(from, now.Sub(r.Since))
+	r.State, r.Op, r.Reason, r.Since = to, op, reason, now
+	switch to {
+	case Paused:
+		r.PausedAt = &now
+		if from != Killed {
+			r.Totals.Pauses++
+		}
+	case Running:
+		if from != Pausing { // a pause that came to nothing did not end the run
+			r.StartedAt = &now
+		}
+		if from == Paused || from == Resuming {
+			r.Totals.Wakes++
+		}
+	}
+	return r, nil
+}
+
+// add counts d to the time spent in state s. A clock that was set back adds
+// nothing.
+func (t Totals) add(s State, d time.Duration) Totals {
+	ms := max(0, d.Milliseconds())
+	switch s {
+	case Paused:
+		t.PausedMs += ms
+	case Running, Pausing, Resuming:
+		t.RunningMs += ms
+	}
+	return t
+}
