@@ -1,0 +1,160 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	// frameGrace is how long a stream that is to be closed may go on, because it
+	// is in the middle of a frame or its end has not been read yet.
+	frameGrace = time.Second
+
+	// drainLimit is how many bytes of a client that was told to close are thrown
+	// away before its connection is. Closing at once could lose the close frame:
+	// unread bytes turn the end of a TCP connection into a reset.
+	drainLimit = 1 << 20
+)
+
+// CloseWith ends the stream: the client gets a close frame with the code and the
+// reason (cut to 123 bytes) at the next frame boundary, then the end, and the
+// connection to the upstream is closed. A Read that is under way returns for it.
+// An upstream that does not finish its frame within a second is cut off without a
+// close frame, and so is a protocol that has none. Only the first call of
+// CloseWith or Close has an effect.
+//
+// The client is expected to close its connection then; one that doesn't is the
+// proxy's to time out.
+func (b *Body) CloseWith(code uint16, reason string) {
+	b.mu.Lock()
+	if b.phase.Load() != phaseOpen {
+		b.mu.Unlock()
+		return
+	}
+	b.tail = closeFrame(code, reason)
+	b.phase.Store(phaseClosing)
+	ends := b.server.lost || b.server.atBoundary()
+	if ends {
+		b.endReading(!b.server.lost)
+	}
+	b.mu.Unlock()
+
+	if ends {
+		_ = b.shut()
+		return
+	}
+	time.AfterFunc(frameGrace, func() { _ = b.shut() })
+}
+
+// Close closes the connection to the upstream at once. Reads and Writes that are
+// under way return. It is idempotent: only the first call can return an error.
+func (b *Body) Close() error {
+	b.mu.Lock()
+	b.phase.Store(phaseClosed)
+	b.mu.Unlock()
+	return b.shut()
+}
+
+// CloseWrite tells the upstream that the client sends no more. If the upstream's
+// connection can't be closed halfway the error is errors.ErrUnsupported, on which
+// a proxy ends the stream.
+func (b *Body) CloseWrite() error {
+	if b.deaf() {
+		return nil // Read is about to end the stream: an error would cut it short
+	}
+	half, ok := b.upstream.(interface{ CloseWrite() error })
+	if !ok {
+		return fmt.Errorf("closing the upstream's write side: %w", errors.ErrUnsupported)
+	}
+	return half.CloseWrite()
+}
+
+// upstreamEnded decides what the client sees of the upstream's end: err, if it is
+// returned, otherwise what the phase says.
+func (b *Body) upstreamEnded(err error) error {
+	switch b.phase.Load() {
+	case phaseOpen:
+		return b.tellEnd(err)
+	case phaseClosing: // in the middle of a frame, for good
+		b.mu.Lock()
+		b.endReading(false)
+		b.mu.Unlock()
+		_ = b.shut()
+	}
+	return nil
+}
+
+// tellEnd asks the owner for a close frame.
+func (b *Body) tellEnd(err error) error {
+	farewell := b.server.closed || b.clientClosed.Load()
+	if !b.opts.WebSocket || b.opts.OnUpstreamEnd == nil || farewell || b.endTold {
+		return err
+	}
+	b.endTold = true
+	code, reason, ok := b.opts.OnUpstreamEnd(b.ctx)
+	if ok {
+		b.CloseWith(code, reason)
+	}
+	if b.phase.Load() == phaseOpen {
+		return err
+	}
+	return nil
+}
+
+// endReading leaves what is in tail as the last that the client gets, if it can
+// have a close frame. b.mu must be held.
+func (b *Body) endReading(atBoundary bool) {
+	if !atBoundary || b.server.closed {
+		b.tail = nil
+	}
+	if b.phase.Load() < phaseEnded {
+		b.phase.Store(phaseEnded)
+	}
+}
+
+func (b *Body) readTail(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.phase.Load() == phaseClosed {
+		return 0, io.ErrClosedPipe
+	}
+	n := copy(p, b.tail)
+	b.tail = b.tail[n:]
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// leaveEndToRead is called when the upstream can't be written to. Its last words
+// may still be unread, and if the owner wants to tell the client of the end, it
+// is Read that does. Where Read notices nothing in time it is made to.
+func (b *Body) leaveEndToRead() bool {
+	if !b.opts.WebSocket || b.opts.OnUpstreamEnd == nil {
+		return false
+	}
+	if !b.unwritable.Swap(true) {
+		time.AfterFunc(frameGrace, func() { _ = b.closeUpstream() })
+	}
+	return true
+}
+
+// shut ends what the stream holds, once.
+func (b *Body) shut() error {
+	if b.over.Swap(true) {
+		return nil
+	}
+	b.cancel()
+	err := b.closeUpstream()
+	if b.opts.Done != nil {
+		b.opts.Done()
+	}
+	return err
+}
+
+func (b *Body) closeUpstream() (err error) {
+	b.hangUp.Do(func() { err = b.upstream.Close() })
+	return err
+}

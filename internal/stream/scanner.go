@@ -1,0 +1,180 @@
+package stream
+
+import (
+	"encoding/binary"
+
+	"github.com/gobwas/ws"
+)
+
+const (
+	finBit     = 0x80 // of a header's first byte
+	rsvBits    = 0x70
+	rsv1Bit    = 0x40 // compressed (RFC 7692)
+	opcodeBits = 0x0f
+	maskBit    = 0x80 // of a header's second byte
+	lengthBits = 0x7f
+	maskLength = 4
+)
+
+// scanner follows the WebSocket frames (RFC 6455, section 5.2) of one direction
+// of a stream, cut into pieces of any size. It keeps the bytes of an unfinished
+// header and nothing else.
+//
+// A library's reader can't be used: it wants the whole header in one go, or
+// blocks the stream until it is there.
+type scanner struct {
+	masked bool // frames of this direction must be masked: they are a client's
+
+	// lost is set by the first header that is none. Where frames begin is not
+	// known from then on, so that every byte counts: in doubt somebody is there.
+	lost   bool
+	closed bool // a whole close frame has passed
+
+	head   [10]byte // the current header, without the mask's key
+	got    int      // bytes of head that are there
+	need   int      // bytes of head that it will have, as far as is known
+	opcode ws.OpCode
+	left   uint64 // bytes of the current frame after head: mask key and payload
+}
+
+// atBoundary reports whether the next byte begins a frame.
+func (s *scanner) atBoundary() bool {
+	return !s.lost && s.got == 0 && s.left == 0
+}
+
+// scan goes on through p. It returns the offset of the first byte that counts,
+// len(p) if none does, and the last frame boundary in p, -1 if there is none.
+// The boundary may be 0: then p began at one, and no frame ended in it.
+//
+// The bytes of data frames count, from the header's first byte to the payload's
+// last; those of control frames don't.
+func (s *scanner) scan(p []byte) (first, boundary int) {
+	first, boundary = len(p), -1
+	if s.atBoundary() {
+		boundary = 0
+	}
+	for at := 0; at < len(p); {
+		n, counts := s.step(p[at:])
+		if counts {
+			first = min(first, at)
+		}
+		at += n
+		if s.atBoundary() {
+			boundary = at
+		}
+	}
+	return first, boundary
+}
+
+// step takes a byte of a header, or what p holds of the payload.
+func (s *scanner) step(p []byte) (n int, counts bool) {
+	switch {
+	case s.lost:
+		return len(p), true
+	case s.left > 0:
+		return s.payload(p), s.opcode.IsData()
+	}
+	if !s.header(p[0]) {
+		s.lost = true
+		return 1, true
+	}
+	return 1, s.opcode.IsData()
+}
+
+func (s *scanner) payload(p []byte) int {
+	n := len(p)
+	if uint64(n) > s.left {
+		n = int(s.left)
+	}
+	s.left -= uint64(n)
+	if s.left == 0 {
+		s.endFrame()
+	}
+	return n
+}
+
+// header takes the next byte of a header. It returns false if no frame can
+// begin like this.
+func (s *scanner) header(b byte) bool {
+	s.head[s.got] = b
+	s.got++
+	switch s.got {
+	case 1:
+		s.opcode = ws.OpCode(b & opcodeBits)
+		return validFirst(b)
+	case 2:
+		s.need = headLength(b)
+		if !s.validSecond(b) {
+			return false
+		}
+	}
+	if s.got < s.need {
+		return true
+	}
+	return s.beginPayload()
+}
+
+// beginPayload reads the length from the finished header. The most significant
+// bit of a 64-bit length must be zero.
+func (s *scanner) beginPayload() bool {
+	length := uint64(s.head[1] & lengthBits)
+	switch length {
+	case 126:
+		length = uint64(binary.BigEndian.Uint16(s.head[2:]))
+	case 127:
+		length = binary.BigEndian.Uint64(s.head[2:])
+	}
+	if length>>63 != 0 {
+		return false
+	}
+	if s.masked {
+		length += maskLength
+	}
+	s.got, s.left = 0, length
+	if length == 0 {
+		s.endFrame()
+	}
+	return true
+}
+
+func (s *scanner) endFrame() {
+	if s.opcode == ws.OpClose {
+		s.closed = true
+	}
+}
+
+// validFirst judges opcode, FIN and the reserved bits. Control frames are never
+// fragmented nor compressed. RSV1 of a data frame is not held against the
+// handshake: it counts either way.
+func validFirst(b byte) bool {
+	opcode := ws.OpCode(b & opcodeBits)
+	switch {
+	case opcode.IsReserved():
+		return false
+	case opcode.IsControl():
+		return b&finBit != 0 && b&rsvBits == 0
+	default:
+		return b&rsvBits&^rsv1Bit == 0
+	}
+}
+
+// validSecond judges the mask bit and the length of control frames.
+func (s *scanner) validSecond(b byte) bool {
+	if s.opcode.IsControl() && b&lengthBits > ws.MaxControlFramePayloadSize {
+		return false
+	}
+	return (b&maskBit != 0) == s.masked
+}
+
+// headLength returns how long a header is without the mask's key, by its second
+// byte.
+func headLength(b byte) int {
+	switch b & lengthBits {
+	case 126:
+		return 2 + 2
+	case 127:
+		return 2 + 8
+	default:
+		return 2
+	}
+}
