@@ -219,13 +219,18 @@ func checkAgainstLibrary(t *testing.T, raw []byte, masked bool, counts, boundary
 	for in.Len() > 0 {
 		begin := len(raw) - in.Len()
 		h, err := ws.ReadHeader(in)
-		bad := h.Rsv&0b011 != 0 || h.OpCode.IsControl() && h.Rsv != 0
+		if err != nil {
+			return
+		}
+		// stricter than the library: the reserved bits, and a control frame with
+		// more length bytes than it needs
+		bad := h.Rsv&0b011 != 0 || h.OpCode.IsControl() && (h.Rsv != 0 || raw[1]&lengthBits > 125)
 		if h.OpCode == ws.OpContinuation {
 			state = state.Set(ws.StateFragmented) // the order of fragments is not looked at
 		} else {
 			state = state.Clear(ws.StateFragmented)
 		}
-		if err != nil || bad || ws.CheckHeader(h, state) != nil || int64(in.Len()) < h.Length {
+		if bad || ws.CheckHeader(h, state) != nil || int64(in.Len()) < h.Length {
 			return
 		}
 		end := len(raw) - in.Len() + int(h.Length)
