@@ -1,0 +1,291 @@
+// Package activity knows who is using what right now.
+//
+// A visit is one request, or one long connection, at one sandbox. While a
+// sandbox has visits that count, this proxy's presence stands in the store,
+// and no pause can begin: presence is the readers' lock of the protocol.
+//
+//	first visit after quiet    ENTER   one Txn, under a RUNNING record
+//	further visits, bytes              memory only
+//	last visit ended           linger, then LEAVE
+//	a visit quiet for the      dormant: it counts no more, and must ENTER
+//	  idle timeout               again before its next byte is forwarded
+//
+// What is held in memory is void once the node's lease may have ended, by this
+// process's own clock.
+package activity
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Presence is what ENTER puts into the store: proof, for as long as Alive says
+// so, that this proxy may be forwarding.
+type Presence struct {
+	Revision int64 // mod revision of the key, which LEAVE compares
+	Lease    int64 // lease that it is bound to
+}
+
+// Bump is one sandbox's latest sign of use, for the store.
+type Bump struct {
+	ID    string
+	Quiet time.Duration // age of the last counted byte
+	Kind  string
+}
+
+// Store is what the tracker needs of the session store. All methods may block
+// on the network and are bounded by their context.
+type Store interface {
+	// Enter puts presence if the record still has revision rev and is RUNNING.
+	Enter(ctx context.Context, id string, rev int64, kind string) (Presence, error)
+	// Leave takes presence back if it still is the one of revision presenceRev,
+	// and records how long the sandbox has been quiet. It returns nil also when
+	// there was nothing to take back.
+	Leave(ctx context.Context, id string, presenceRev int64, quiet time.Duration, kind string) error
+	// Flush records bumps of visits that are open.
+	Flush(ctx context.Context, bumps []Bump) error
+	// Alive tells, from memory and by the monotonic clock, whether presence
+	// bound to this lease still stands.
+	Alive(lease int64) bool
+	// Present gives, from memory, the revision of this node's presence at a
+	// sandbox as the store's watch last told it; 0 where there is none.
+	Present(id string) int64
+}
+
+// Config is what a Tracker goes by.
+type Config struct {
+	// Resolution is how often activity is written, at most, for one sandbox.
+	// 0 writes each change at once.
+	Resolution time.Duration
+	// Idle gives a sandbox's idle timeout.
+	Idle func(id string) time.Duration
+	// Linger gives how long presence outlives the last visit of a sandbox.
+	Linger func(id string) time.Duration
+	// Lost is called, from a goroutine of the tracker, for a sandbox that has
+	// visits in flight but whose presence is gone: its owner must ENTER again
+	// (see Tracker.Reenter) or wake the sandbox. The call is repeated until
+	// presence is back or the visits have ended.
+	Lost   func(ctx context.Context, id string)
+	Logger *zap.Logger
+}
+
+// Tracker keeps the visits of this process. Its zero value is not usable; Run
+// must be running for anything to leave.
+type Tracker struct {
+	cfg   Config
+	store Store
+	start time.Time // base of the monotonic times below
+	uses  sync.Map  // sandbox ID -> *use
+	kick  chan struct{}
+
+	background sync.WaitGroup // LEAVEs and calls of Lost
+	leaving    context.Context
+	stop       context.CancelFunc
+}
+
+// New gives a tracker that writes to store.
+func New(store Store, cfg Config) *Tracker {
+	t := &Tracker{cfg: cfg, store: store, start: time.Now(), kick: make(chan struct{}, 1)}
+	t.leaving, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
+// now is the time since the tracker was made, by the monotonic clock, in ns.
+// It is never 0, so that 0 can mean "never".
+func (t *Tracker) now() int64 { return int64(time.Since(t.start)) + 1 }
+
+func (t *Tracker) use(id string) *use {
+	if u, ok := t.uses.Load(id); ok {
+		return u.(*use)
+	}
+	u, _ := t.uses.LoadOrStore(id, &use{t: t, id: id})
+	return u.(*use)
+}
+
+// Begin gives a new visit of a sandbox. It counts for nothing until Try or
+// Enter has succeeded. The caller must End it.
+func (t *Tracker) Begin(id, kind string) *Visit {
+	return &Visit{use: t.use(id), kind: kind}
+}
+
+// Entered takes over presence that a wake has put in the same Txn as its
+// RUNNING record, so that the requests that waited for it need no Txn.
+func (t *Tracker) Entered(id string, p Presence, kind string) {
+	u := (&Visit{use: t.use(id)}).lock()
+	defer u.mu.Unlock()
+	u.unsyncedEntered(p, kind)
+	u.doubted = false
+	u.bump(t.now(), kind)
+	u.unsyncedLeaveSoon()
+}
+
+// Reenter puts presence again for visits that are in flight without it.
+func (t *Tracker) Reenter(ctx context.Context, id string, rev int64) error {
+	u := (&Visit{use: t.use(id)}).lock()
+	call := u.unsyncedEnter(rev, nil, u.kind.load())
+	u.mu.Unlock()
+	return u.wait(ctx, call, nil)
+}
+
+// Observe is called when the store's watch shows presence of this node: if
+// nobody here knows of it, a LEAVE is owed.
+func (t *Tracker) Observe(id string) { t.use(id) }
+
+// Doubt makes the next visit go through the store: the host has answered
+// "paused" to a request that presence should have protected.
+func (t *Tracker) Doubt(id string) {
+	if u, ok := t.uses.Load(id); ok {
+		u.(*use).doubt()
+	}
+}
+
+// Drain is called when a pause by hand has begun: new visits must wait, long
+// connections stop counting, and presence goes as soon as no request is in
+// flight.
+func (t *Tracker) Drain(id string) {
+	if u, ok := t.uses.Load(id); ok {
+		u.(*use).drain()
+	}
+}
+
+// Cut ends all requests of a sandbox, for a pause that has been forced.
+func (t *Tracker) Cut(id string) {
+	if u, ok := t.uses.Load(id); ok {
+		u.(*use).drain()
+		u.(*use).cut()
+	}
+}
+
+// Resume is called when the record is RUNNING (again): what Drain began is
+// over.
+func (t *Tracker) Resume(id string) {
+	if u, ok := t.uses.Load(id); ok {
+		u.(*use).undrain()
+	}
+}
+
+// InUse tells what is being served of a sandbox right now: requests, which a
+// pause would break, and streams that count.
+func (t *Tracker) InUse(id string) (requests, streams int) {
+	u, ok := t.uses.Load(id)
+	if !ok {
+		return 0, 0
+	}
+	return u.(*use).count()
+}
+
+// Quiet tells how long ago the last counted byte of a sandbox passed this
+// proxy, and what it was; ok is false when none did.
+func (t *Tracker) Quiet(id string) (quiet time.Duration, kind string, ok bool) {
+	v, found := t.uses.Load(id)
+	if !found {
+		return 0, "", false
+	}
+	u := v.(*use)
+	last := u.last.Load()
+	if last == 0 {
+		return 0, "", false
+	}
+	return time.Duration(t.now() - last), u.lastKind(), true
+}
+
+// tick is how often visits are looked over for silence and lost presence.
+const tick = 250 * time.Millisecond
+
+// Run writes what happens to the store until ctx is done. Then it takes all
+// presence back, within a second where the store answers, and returns.
+func (t *Tracker) Run(ctx context.Context) {
+	look := time.NewTicker(tick)
+	defer look.Stop()
+	var due <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			t.close()
+			return
+		case now := <-look.C:
+			t.look(ctx, now)
+		case <-t.kick:
+			if due == nil { // the first change since the last flush
+				due = time.After(t.cfg.Resolution)
+			}
+		case <-due:
+			due = nil
+			t.flush(ctx)
+		}
+	}
+}
+
+// look makes quiet visits dormant, repeats what the store has not answered,
+// and drops what nobody uses.
+func (t *Tracker) look(ctx context.Context, _ time.Time) {
+	now := t.now()
+	t.uses.Range(func(_, v any) bool {
+		v.(*use).look(ctx, now)
+		return true
+	})
+}
+
+const flushTimeout = 5 * time.Second
+
+func (t *Tracker) flush(ctx context.Context) {
+	var bumps []Bump
+	now := t.now()
+	t.uses.Range(func(_, v any) bool {
+		if b, ok := v.(*use).dirty(now); ok {
+			bumps = append(bumps, b)
+		}
+		return true
+	})
+	if len(bumps) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := t.store.Flush(ctx, bumps); err != nil && ctx.Err() == nil {
+		// not lost: LEAVE brings the last one, and presence keeps it awake
+		t.cfg.Logger.Warn("writing activity failed", zap.Int("sandboxes", len(bumps)), zap.Error(err))
+	}
+}
+
+// changed asks for a flush.
+func (t *Tracker) changed() {
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
+
+const closeTimeout = time.Second
+
+// close takes back what presence there is and awaits all goroutines.
+func (t *Tracker) close() {
+	t.uses.Range(func(_, v any) bool {
+		v.(*use).leaveNow()
+		return true
+	})
+	stopped := time.AfterFunc(closeTimeout, t.stop)
+	defer stopped.Stop()
+	t.background.Wait()
+	t.stop()
+}
+
+// atomicString is a string that is written rarely and read without a lock.
+type atomicString struct{ p atomic.Pointer[string] }
+
+func (a *atomicString) store(s string) {
+	if old := a.p.Load(); old == nil || *old != s {
+		a.p.Store(&s)
+	}
+}
+
+func (a *atomicString) load() string {
+	if s := a.p.Load(); s != nil {
+		return *s
+	}
+	return ""
+}

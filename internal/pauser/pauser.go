@@ -1,0 +1,166 @@
+// Package pauser puts sandboxes to sleep.
+//
+// One process leads. It keeps a deadline for each running session, moved by
+// what the store's watch tells, and nothing else: no polling, no scan. At the
+// deadline:
+//
+//	SLEEP    RUNNING → PAUSING, one Txn: the record, the activity, no
+//	         presence, no hold and the leadership are as they were seen
+//	fence    op deadline, lease, contact with the store since the decision
+//	pause    the host's call, sent once
+//	end      PAUSING → PAUSED, or what the host says it is
+//
+// It also settles ops whose owner is gone, closes visits whose proxy vanished
+// (LAPSED), and sweeps: every record against the host's own list. After any
+// loss of contact with the store it drops its decisions and waits for a settle
+// period, while proxies ENTER again all that they are serving.
+//
+// Any process may pause by hand: the session drains first, see Pause.
+package pauser
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+// Defaults of Config.
+const (
+	DefaultIdleTimeout = 10 * time.Minute
+	DefaultCheckEvery  = 5 * time.Minute
+	DefaultDrain       = 5 * time.Second
+	DefaultCallTimeout = 75 * time.Second
+	DefaultCallWithin  = 2 * time.Second
+	DefaultKeepKilled  = 30 * 24 * time.Hour
+)
+
+// Store is what pausing needs of the session store. Writes whose compares fail
+// return an error that is session.ErrConflict, and by then Get shows why.
+type Store interface {
+	// Get gives the session as this process knows it; nil if it does not.
+	Get(id string) *session.Snapshot
+	// All gives every session as this process knows it.
+	All() []*session.Snapshot
+	// Until waits until cond holds for the session (nil: it is not there).
+	Until(ctx context.Context, id string, cond func(*session.Snapshot) bool) (*session.Snapshot, error)
+	// Watch calls changed for each session now, and at each change. It must
+	// not block.
+	Watch(changed func(id string)) (stop func())
+	// Lapsed closes a visit whose proxy vanished: SLEEP's idle time starts here.
+	Lapsed(ctx context.Context, s *session.Snapshot) error
+	// Drain begins a pause by hand.
+	Drain(ctx context.Context, next session.Record) (Op, error)
+	// Settle writes the host's word over a session that nobody works on.
+	Settle(ctx context.Context, next session.Record) error
+	// Adopt stores the record of a session that had none.
+	Adopt(ctx context.Context, rec session.Record) error
+	// Remove forgets a session and its history.
+	Remove(ctx context.Context, s *session.Snapshot) error
+	// Abandoned tells whether the op of a busy session may be settled: its
+	// owner is gone or its deadline has passed.
+	Abandoned(s *session.Snapshot) bool
+	// SettledAt is when this process may pause again after it lost contact
+	// with the store; epoch is raised by each loss.
+	SettledAt() (at time.Time, epoch uint64)
+}
+
+// Term is one leadership. It ends with the context that comes with it.
+type Term interface {
+	// Sleep begins the pause of an idle session, with all the compares of
+	// SLEEP, and gives the op to work under.
+	Sleep(ctx context.Context, next session.Record, activityRevision int64) (Op, error)
+}
+
+// Op is a pause that belongs to the caller.
+type Op interface {
+	// Valid tells, by the monotonic clock, whether the host may still be
+	// called: neither the op's deadline has passed nor the lease ended that it
+	// began under.
+	Valid() bool
+	// Advance moves a pause by hand to its next phase. Calling compares that
+	// nobody is present and the last visit was closed at activityRevision.
+	Advance(ctx context.Context, phase session.Phase, activityRevision int64) error
+	// End closes the op with what step makes of the record, again where only
+	// settings have changed.
+	End(ctx context.Context, step func(session.Record) (session.Record, error)) error
+}
+
+// Host reaches the sandboxes' hosts.
+type Host interface {
+	// Pause pauses the sandbox. The error is ErrGone only for a clear "no such
+	// sandbox".
+	Pause(ctx context.Context, rec session.Record) error
+	// State asks for the sandbox's state: Running or Paused; ErrGone as above.
+	State(ctx context.Context, rec session.Record) (session.State, error)
+	// Lists gives, by host name, the records of all that the hosts know, not
+	// stored yet; a host that can't be listed is an error under its name.
+	Lists(ctx context.Context) map[string]List
+}
+
+// List is what one host knows.
+type List struct {
+	Sandboxes map[string]session.Record // by ID
+	Err       error
+}
+
+// ErrGone: the host says clearly that it knows no such sandbox.
+var ErrGone = errors.New("the host knows no such sandbox")
+
+// Config is what a Pauser goes by. Zero values mean the defaults.
+type Config struct {
+	Node        string
+	IdleTimeout func(session.Record) time.Duration
+	CheckEvery  time.Duration // between two sweeps
+	Drain       time.Duration // how long a pause by hand waits for what is in flight
+	CallTimeout time.Duration // one pause call
+	CallWithin  time.Duration // from sending SLEEP to sending the pause call
+	KeepKilled  time.Duration // how long a KILLED record is kept
+	// InUse says in words what is in flight at this process, for the answer to
+	// a refused pause.
+	InUse  func(id string) []string
+	Logger *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{
+		{&c.CheckEvery, DefaultCheckEvery},
+		{&c.Drain, DefaultDrain},
+		{&c.CallTimeout, DefaultCallTimeout},
+		{&c.CallWithin, DefaultCallWithin},
+		{&c.KeepKilled, DefaultKeepKilled},
+	} {
+		if *d.v == 0 {
+			*d.v = d.d
+		}
+	}
+	return c
+}
+
+// Pauser puts sandboxes to sleep.
+type Pauser struct {
+	cfg   Config
+	store Store
+	host  Host
+
+	ops sync.WaitGroup // pauses under way, by the leader or by hand
+
+	mu    sync.Mutex // guards the following fields
+	hands map[string]*hand
+	sweep Sweep
+}
+
+// New gives a Pauser.
+func New(store Store, host Host, cfg Config) *Pauser {
+	return &Pauser{cfg: cfg.withDefaults(), store: store, host: host, hands: make(map[string]*hand)}
+}
+
+// Wait returns when no pause is under way here any more.
+func (p *Pauser) Wait() { p.ops.Wait() }

@@ -1,0 +1,144 @@
+package pauser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+// Sweep is what one comparison of all records with the hosts' lists did.
+type Sweep struct {
+	At        time.Time     `json:"at"`
+	Took      time.Duration `json:"took"`
+	Looked    int           `json:"looked"`    // records compared
+	Corrected int           `json:"corrected"` // records that the host contradicted
+	Adopted   int           `json:"adopted"`   // sandboxes that only the host knew
+	Failed    int           `json:"failed"`
+	Errors    []string      `json:"errors,omitempty"` // hosts that could not be compared
+}
+
+// LastSweep gives the last sweep of this process; its time is zero if there
+// was none.
+func (p *Pauser) LastSweep() Sweep {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sweep
+}
+
+// Sweep compares every record with its host's list: read the record, then ask,
+// then write if the record is still that. Missing data is neither idleness nor
+// death: what is absent from the list is asked for by ID, and where too much
+// is absent nothing is marked.
+func (p *Pauser) Sweep(ctx context.Context) Sweep {
+	result := Sweep{At: time.Now()}
+	before := make(map[string][]*session.Snapshot) // read before the hosts are asked
+	for _, s := range p.store.All() {
+		before[s.Host] = append(before[s.Host], s)
+	}
+	ask, cancel := context.WithTimeout(ctx, p.cfg.CallTimeout)
+	lists := p.host.Lists(ask)
+	cancel()
+	for host, list := range lists {
+		if list.Err != nil {
+			result.Errors = append(result.Errors, fmt.Sprintf("listing host %q: %v", host, list.Err))
+			continue
+		}
+		p.sweepHost(ctx, host, before[host], list.Sandboxes, &result)
+	}
+	result.Took = time.Since(result.At)
+	slices.Sort(result.Errors)
+	for _, e := range result.Errors {
+		p.cfg.Logger.Error("sweep", zap.String("problem", e))
+	}
+	p.mu.Lock()
+	p.sweep = result
+	p.mu.Unlock()
+	return result
+}
+
+func (p *Pauser) sweepHost(ctx context.Context, host string, records []*session.Snapshot, listed map[string]session.Record, result *Sweep) {
+	missing, known := compare(records, listed)
+	result.Looked += len(records)
+	if limit := max(10, len(records)/20); len(missing) > limit {
+		result.Errors = append(result.Errors, fmt.Sprintf(
+			"host %q lists %d of %d sandboxes: too many are missing, so none is marked (is the API key right?)",
+			host, len(records)-len(missing), len(records)))
+		missing = nil
+	}
+	for _, s := range records {
+		if ctx.Err() != nil {
+			return
+		}
+		changed, err := p.sweepOne(ctx, s, listed, slices.Contains(missing, s))
+		result.count(&result.Corrected, changed, err)
+		if err != nil {
+			p.report("correcting a record", s.SandboxID, err)
+		}
+	}
+	for id, rec := range listed {
+		if _, ok := known[id]; !ok && p.store.Get(id) == nil && ctx.Err() == nil {
+			err := p.store.Adopt(ctx, rec)
+			result.count(&result.Adopted, true, err)
+		}
+	}
+}
+
+func (r *Sweep) count(n *int, changed bool, err error) {
+	switch {
+	case isConflict(err): // somebody was quicker, and knows better
+	case err != nil:
+		r.Failed++
+	case changed:
+		*n++
+	}
+}
+
+// compare finds the records that the list lacks, and all IDs that have one.
+func compare(records []*session.Snapshot, listed map[string]session.Record) (missing []*session.Snapshot, known map[string]struct{}) {
+	known = make(map[string]struct{}, len(records))
+	for _, s := range records {
+		known[s.SandboxID] = struct{}{}
+		if _, ok := listed[s.SandboxID]; !ok && s.State != session.Killed {
+			missing = append(missing, s)
+		}
+	}
+	return missing, known
+}
+
+func (p *Pauser) sweepOne(ctx context.Context, s *session.Snapshot, listed map[string]session.Record, missing bool) (changed bool, err error) {
+	rec, ok := listed[s.SandboxID]
+	switch {
+	case s.State.Busy():
+		return false, nil // its owner, or settling, will say
+	case s.State == session.Killed && !ok:
+		if time.Since(s.Since) > p.cfg.KeepKilled {
+			return true, p.store.Remove(ctx, s)
+		}
+		return false, nil
+	case ok && rec.State != s.State:
+		return true, p.settleTo(ctx, s, rec.State, "the host says so")
+	case missing:
+		return p.confirm(ctx, s)
+	}
+	return false, nil
+}
+
+// confirm asks for one sandbox that was absent from the list.
+func (p *Pauser) confirm(ctx context.Context, s *session.Snapshot) (changed bool, err error) {
+	ask, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	told, err := p.host.State(ask, s.Record)
+	if errors.Is(err, ErrGone) {
+		told, err = session.Killed, nil
+	}
+	if err != nil || told == s.State {
+		return false, err
+	}
+	return true, p.settleTo(ctx, s, told, "the host says so")
+}
