@@ -35,7 +35,8 @@ type Options struct {
 	OnUpstreamEnd func(ctx context.Context) (code uint16, reason string, ok bool)
 
 	// Done is called once, when the connection to the upstream has been closed
-	// from this side. A proxy closes it at the end of each stream.
+	// from this side, by whichever goroutine did. A proxy closes it at the end of
+	// each stream.
 	Done func()
 }
 
