@@ -1,0 +1,173 @@
+// Command app is what the end-to-end tests run inside a sandbox. All that it knows is in its memory,
+// in a file it keeps open and in a ticker, so that its answers show whether a pause lost something.
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	memorySize = 4 << 20
+	tickEvery  = 50 * time.Millisecond
+)
+
+// app is the state that must outlive any number of pauses.
+type app struct {
+	counter atomic.Int64
+	ticks   atomic.Int64
+	memory  []byte // random, never written again
+
+	mu   sync.Mutex // guards the following field and its offset
+	file *os.File   // opened at the start, appended to by each request for the state
+}
+
+// state is the answer to GET /state; each one adds 1 to the counter and a line to the file.
+type state struct {
+	Pid     int    `json:"pid"`
+	Home    string `json:"home"`
+	Counter int64  `json:"counter"`
+	Ticks   int64  `json:"ticks"`
+	Memory  string `json:"memory"` // checksum of the memory as it is now
+	Lines   int64  `json:"lines"`  // lines in the open file
+}
+
+func main() {
+	a := &app{memory: make([]byte, memorySize)}
+	_, _ = rand.Read(a.memory) // never fails
+	var err error
+	if a.file, err = os.Create("lines"); err != nil {
+		log.Fatalf("creating the file to keep open: %v", err)
+	}
+	go a.tick()
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /state", a.state)
+	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("GET /slow", slow)
+	mux.HandleFunc("/upload", upload)
+	mux.HandleFunc("GET /ws", socket)
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("SANDBOX_IP"), port), mux))
+}
+
+// tick counts in memory, and in the size of the file "ticks", which a test can see from outside.
+func (a *app) tick() {
+	file, err := os.Create("ticks")
+	if err != nil {
+		log.Fatalf("creating the file of ticks: %v", err)
+	}
+	for range time.Tick(tickEvery) {
+		a.ticks.Add(1)
+		if _, err := file.WriteString("."); err != nil {
+			log.Fatalf("writing a tick: %v", err)
+		}
+	}
+}
+
+func (a *app) state(w http.ResponseWriter, _ *http.Request) {
+	lines, err := a.appendLine()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	home, _ := os.Getwd()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(state{
+		Pid:     os.Getpid(),
+		Home:    home,
+		Counter: a.counter.Add(1),
+		Ticks:   a.ticks.Load(),
+		Memory:  checksum(a.memory),
+		Lines:   lines,
+	})
+}
+
+// appendLine writes through the descriptor that was opened at the start, and counts what it holds.
+func (a *app) appendLine() (int64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := a.file.WriteString("line\n"); err != nil {
+		return 0, err
+	}
+	size, err := a.file.Seek(0, io.SeekEnd)
+	return size / int64(len("line\n")), err
+}
+
+// echo answers with the request's body.
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	_, _ = w.Write(body)
+}
+
+// slow sends one byte at once and then one a second, "seconds" times.
+func slow(w http.ResponseWriter, r *http.Request) {
+	seconds, err := strconv.Atoi(r.FormValue("seconds"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for range seconds {
+		if _, err := w.Write([]byte(".")); err != nil {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		<-ticker.C
+	}
+	_, _ = w.Write([]byte("."))
+}
+
+// upload answers with the checksum of the body that it has read to the end.
+func upload(w http.ResponseWriter, r *http.Request) {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, r.Body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	_, _ = io.WriteString(w, hex.EncodeToString(hash.Sum(nil)))
+}
+
+// socket echoes messages until the other side closes; pings are answered by the library.
+func socket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // Accept has answered
+	}
+	defer c.CloseNow()
+	for {
+		kind, message, err := c.Read(r.Context())
+		if err != nil {
+			return
+		}
+		if err := c.Write(r.Context(), kind, message); err != nil {
+			return
+		}
+	}
+}
+
+func checksum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

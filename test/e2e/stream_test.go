@@ -1,0 +1,187 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// longerThanIdle is how many idle timeouts the streams of these tests last.
+const longerThanIdle = 5
+
+func TestSlowResponse_completesAndThenTheSandboxSleeps(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 3 * time.Second})
+	id, _ := s.startAppIn(t)
+	seconds := longerThanIdle * int(s.idle/time.Second)
+	watch := s.watchAwake(t, id)
+	a := s.mustDo(t, s.request(t.Context(), http.MethodGet, id, appPort, fmt.Sprintf("/slow?seconds=%d", seconds), nil))
+	lastByte := time.Now()
+	watch.end(t)
+	if want := strings.Repeat(".", seconds+1); a.status != http.StatusOK || a.body != want {
+		t.Fatalf("wanted %d bytes, got %s", len(want), a)
+	}
+	s.requirePausedOnTime(t, id, lastByte)
+}
+
+func TestSlowUpload_completes(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 3 * time.Second})
+	id, _ := s.startAppIn(t)
+	content := bytes.Repeat([]byte("u"), longerThanIdle*int(s.idle/time.Second))
+	watch := s.watchAwake(t, id)
+	a := s.mustDo(t, s.request(t.Context(), http.MethodPut, id, appPort, "/upload", oneByteASecond(t.Context(), content)))
+	watch.end(t)
+	want := sha256.Sum256(content)
+	if a.status != http.StatusOK || a.body != hex.EncodeToString(want[:]) {
+		t.Fatalf("wanted the checksum of %d bytes, got %s", len(content), a)
+	}
+}
+
+func TestWebSocket_withFramesKeepsTheSandboxAwake(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 3 * time.Second})
+	id, _ := s.startAppIn(t)
+	c := s.dial(t, id)
+	watch := s.watchAwake(t, id)
+	for range 2 * longerThanIdle {
+		time.Sleep(s.idle / 2)
+		requireEcho(t, c, "still here")
+	}
+	watch.end(t)
+}
+
+func TestWebSocket_thatOnlyPingsLetsTheSandboxSleep(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 3 * time.Second})
+	id, before := s.startAppIn(t)
+	c := s.dial(t, id)
+	requireEcho(t, c, "hello")
+	lastUse := time.Now()
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	closed := make(chan error, 1)
+	go func() {
+		_, _, err := c.Read(ctx) // reads the pongs, until somebody closes
+		closed <- err
+	}()
+	go pingUntilDone(ctx, c, s.idle/4)
+	s.requirePausedOnTime(t, id, lastUse)
+
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+	// the stream either goes on or was closed so that its client connects again
+	select {
+	case err := <-closed:
+		if code := websocket.CloseStatus(err); code != websocket.StatusServiceRestart {
+			t.Errorf("closed with %v, wanted status 1012", err)
+		}
+	case <-time.After(s.idle / 2):
+		if err := c.Ping(ctx); err != nil {
+			t.Errorf("the stream was left open, and does not answer a ping: %v", err)
+		}
+	}
+}
+
+func pingUntilDone(ctx context.Context, c *websocket.Conn, every time.Duration) {
+	for ticker := time.NewTicker(every); ctx.Err() == nil; {
+		_ = c.Ping(ctx) // fails when it is closed, which the reader reports
+		select {
+		case <-ctx.Done():
+			ticker.Stop()
+		case <-ticker.C:
+		}
+	}
+}
+
+// dial opens a WebSocket to the app in the sandbox.
+func (e *e2b) dial(t *testing.T, id string) *websocket.Conn {
+	t.Helper()
+	url := e.request(t.Context(), http.MethodGet, id, appPort, "/ws", nil).URL.String()
+	c, _, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: e.http})
+	if err != nil {
+		t.Fatalf("opening a WebSocket: %v", err)
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	return c
+}
+
+func requireEcho(t *testing.T, c *websocket.Conn, message string) {
+	t.Helper()
+	if err := c.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
+		t.Fatalf("sending over the WebSocket: %v", err)
+	}
+	if _, got, err := c.Read(t.Context()); err != nil || string(got) != message {
+		t.Fatalf("wanted %q back over the WebSocket, got %q, %v", message, got, err)
+	}
+}
+
+// oneByteASecond is a body whose length nobody knows beforehand.
+func oneByteASecond(ctx context.Context, content []byte) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		for _, b := range content {
+			select {
+			case <-ctx.Done():
+				w.CloseWithError(ctx.Err())
+				return
+			case <-time.After(time.Second):
+				if _, err := w.Write([]byte{b}); err != nil {
+					return // the reader is gone
+				}
+			}
+		}
+		w.Close()
+	}()
+	return r
+}
+
+// awakeWatch looks at a sandbox's state all the time, and remembers the first that is not RUNNING.
+type awakeWatch struct {
+	stop chan struct{}
+	err  chan error
+}
+
+func (s *sandman) watchAwake(t *testing.T, id string) *awakeWatch {
+	t.Helper()
+	w := &awakeWatch{stop: make(chan struct{}), err: make(chan error, 1)}
+	request := func() *http.Request { return s.apiRequest(t, http.MethodGet, "/sandboxes/"+id, "") }
+	go func() { w.err <- s.stayAwake(request, w.stop) }()
+	return w
+}
+
+// stayAwake polls with the request until stop is closed, and returns an error if the state is ever
+// another than RUNNING.
+func (s *sandman) stayAwake(request func() *http.Request, stop <-chan struct{}) error {
+	var first error
+	for {
+		a, err := s.do(request())
+		if first == nil && (err != nil || !strings.Contains(a.body, `"RUNNING"`)) {
+			first = errors.Join(err, fmt.Errorf("not awake all the time: %s", a))
+		}
+		select {
+		case <-stop:
+			return first
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// end fails the test unless the sandbox was RUNNING all the time.
+func (w *awakeWatch) end(t *testing.T) {
+	t.Helper()
+	close(w.stop)
+	if err := <-w.err; err != nil {
+		t.Error(err)
+	}
+}
