@@ -107,7 +107,7 @@ func inParallel[V any](t *testing.T, of map[string]V, do func(id string, v V) er
 // pauseMoments are the offsets from the call of a pause at which the tests send a request, from a
 // little before to well after one that takes as long as said.
 func pauseMoments(pause time.Duration) []time.Duration {
-	step := max(pause/12, 5*time.Millisecond)
+	step := max(pause/12, time.Millisecond)
 	var moments []time.Duration
 	for at := -4 * step; at < pause+8*step; at += step {
 		moments = append(moments, at)

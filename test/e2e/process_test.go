@@ -127,7 +127,7 @@ func (b *logBuffer) tail(n int) string {
 // allow about 100 bytes.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sm-")
+	dir, err := os.MkdirTemp("", "sm-") //nolint:usetesting // its name would be too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestRequest_atAnyMomentOfAPauseIsAnswered(t *testing.T) {
 		faults string
 		pause  time.Duration // how long a pause takes
 	}{
-		{name: "of a fast host", pause: 50 * time.Millisecond},
+		{name: "of a fast host", pause: 20 * time.Millisecond},
 		{name: "of a host that takes 3 s", faults: "pause_delay=3s", pause: 3 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {

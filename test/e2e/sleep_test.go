@@ -11,8 +11,6 @@ func TestSandbox_sleepsWhenIdleAndWakesAsItWas(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{idle: 3 * time.Second})
 	id, before := s.startAppIn(t)
-
-	before = s.mustAsk(t, id)
 	s.requirePausedOnTime(t, id, time.Now())
 	if state := s.state(t, id); state != "paused" {
 		t.Errorf("the E2B API says %q of a sandbox that sleeps", state)
