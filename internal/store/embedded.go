@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// defaultQuota leaves room for some minutes of 10,000 busy sandboxes.
+	defaultQuota = 2 << 30
+
+	// compactAfter is how long old revisions are kept. The view needs none of
+	// them as long as its watch keeps up, and lists anew if it doesn't.
+	compactAfter = "1m"
+
+	// startTimeout bounds a start whose context doesn't.
+	startTimeout = time.Minute
+
+	// defragment at start what would give back more than this many MB
+	defragmentAbove = 64
+)
+
+// EmbeddedConfig configures an etcd server of one member in this process.
+type EmbeddedConfig struct {
+	Dir        string      // its data; made if it isn't there
+	QuotaBytes int64       // largest size of its file, default 2 GiB; above it writes get ErrNoSpace
+	Logger     *zap.Logger // default none
+}
+
+// Embedded is an etcd server in this process. It opens no socket.
+type Embedded struct {
+	server *embed.Etcd
+	client *clientv3.Client
+	lock   *os.File
+	log    *serverLog
+	close  sync.Once
+}
+
+// OpenEmbedded starts the server and waits until it serves. A folder that
+// another process has open, that is damaged, or that a newer etcd has written
+// is an error that names it.
+func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &Embedded{lock: lock, log: newServerLog(cfg.Logger)}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if e.server, err = start(ctx, e.log, embedConfig(cfg, e.log)); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("starting etcd on %q: %w", cfg.Dir, err)
+	}
+	e.client = v3client.New(e.server.Server)
+	if err := e.makeRoom(ctx); err != nil {
+		e.Close()
+		return nil, fmt.Errorf("starting etcd on %q: %w", cfg.Dir, err)
+	}
+	return e, nil
+}
+
+// Client gives the client of the server, which goes with it: don't close it.
+func (e *Embedded) Client() *clientv3.Client { return e.client }
+
+// Close stops the server and waits for its end. Whatever still uses the
+// client gets errors, so stop that first. It may be called again.
+func (e *Embedded) Close() error {
+	e.close.Do(func() {
+		e.log.hush()
+		_ = e.client.Close() // "context canceled", always
+		e.server.Close()
+		_ = e.lock.Close()
+	})
+	return nil
+}
+
+// lockDir makes the folder ours. etcd itself would wait for its other owner.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder of etcd: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the folder of etcd: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errors.New("it is in use by another process")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking the folder of etcd, %q: %w", dir, err)
+	}
+	return f, nil
+}
+
+func embedConfig(cfg EmbeddedConfig, log *serverLog) *embed.Config {
+	c := embed.NewConfig()
+	c.Name = "sandman"
+	c.Dir = filepath.Join(cfg.Dir, "etcd")
+	c.ListenClientUrls, c.ListenPeerUrls = nil, nil
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.QuotaBackendBytes = cfg.QuotaBytes
+	if cfg.QuotaBytes <= 0 {
+		c.QuotaBackendBytes = defaultQuota
+	}
+	c.AutoCompactionMode = embed.CompactorModePeriodic
+	c.AutoCompactionRetention = compactAfter
+	c.BootstrapDefragThresholdMegabytes = defragmentAbove
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.logger)
+	return c
+}
+
+// start runs StartEtcd, which may panic, exit the process by its logger or
+// wait for ever, and makes an error of each of these.
+func start(ctx context.Context, log *serverLog, c *embed.Config) (*embed.Etcd, error) {
+	type result struct {
+		etcd *embed.Etcd
+		err  error
+	}
+	started := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("the folder is damaged, or from a newer version: %v", p)
+			}
+			started <- r
+		}()
+		r.etcd, r.err = embed.StartEtcd(c)
+	}()
+	select {
+	case r := <-started:
+		if r.err != nil {
+			return nil, log.reason(r.err)
+		}
+		return r.etcd, awaitReady(ctx, log, r.etcd)
+	case <-ctx.Done():
+		go func() { // its goroutine can't be stopped: close what it may still bring
+			if r := <-started; r.etcd != nil {
+				r.etcd.Close()
+			}
+		}()
+		return nil, fmt.Errorf("it does not come up: %w", ctx.Err())
+	}
+}
+
+func awaitReady(ctx context.Context, log *serverLog, server *embed.Etcd) error {
+	var err error
+	select {
+	case <-server.Server.ReadyNotify():
+		log.started()
+		return nil
+	case err = <-server.Err():
+	case <-server.Server.StopNotify():
+		err = errors.New("it stopped while starting")
+	case <-ctx.Done():
+		err = fmt.Errorf("it does not become ready: %w", ctx.Err())
+	}
+	log.hush()
+	server.Close()
+	return log.reason(err)
+}
+
+// makeRoom ends the alarm of an earlier run that was over its quota, if there
+// is room after all once old revisions are gone: a restart with a larger quota
+// should be all that an operator has to do.
+func (e *Embedded) makeRoom(ctx context.Context) error {
+	alarms, err := e.client.AlarmList(ctx)
+	if err != nil {
+		return fmt.Errorf("reading alarms: %w", err)
+	}
+	if len(alarms.Alarms) == 0 {
+		return nil
+	}
+	status, err := e.client.Get(ctx, "\x00", clientv3.WithCountOnly())
+	if err != nil {
+		return fmt.Errorf("reading the revision: %w", err)
+	}
+	if _, err := e.client.Compact(ctx, status.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		e.log.logger.Debug("nothing to compact", zap.Error(err))
+	}
+	if err := e.server.Server.Backend().Defrag(); err != nil {
+		return fmt.Errorf("defragmenting: %w", err)
+	}
+	if e.server.Server.Backend().Size() >= e.server.Config().QuotaBackendBytes {
+		return nil // nothing is gained; writes will say ErrNoSpace
+	}
+	if _, err := e.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		return fmt.Errorf("ending the alarm: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// serverLog is what the embedded server logs to: warnings and worse, as long
+// as it runs. While it closes, it calls errors what are none.
+type serverLog struct {
+	logger *zap.Logger
+
+	mu      sync.Mutex // guards the following fields
+	running bool
+	hushed  bool
+	worst   string // the last error logged before it ran: better than "exit"
+}
+
+func newServerLog(log *zap.Logger) *serverLog {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	l := &serverLog{}
+	l.logger = log.Named("etcd").WithOptions(
+		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return filter{c, l} }),
+		zap.WithFatalHook(l),
+	)
+	return l
+}
+
+func (l *serverLog) started() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = true
+}
+
+func (l *serverLog) hush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hushed = true
+}
+
+// passes notes errors, and tells whether to write the entry.
+func (l *serverLog) passes(e zapcore.Entry, fields []zapcore.Field) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.running && e.Level >= zapcore.ErrorLevel {
+		l.worst = e.Message
+		for _, f := range fields {
+			if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+				l.worst += ": " + err.Error()
+			}
+		}
+	}
+	return !l.hushed
+}
+
+// reason adds to a failed start what was logged about it.
+func (l *serverLog) reason(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.worst == "" {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, l.worst)
+}
+
+// OnWrite is called where etcd would exit the process: at a start that
+// becomes an error (see start); later only the goroutine ends. The store is
+// then as good as away, which Sandman survives: an exit would cut off every
+// visitor.
+func (l *serverLog) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
+	l.mu.Lock()
+	running := l.running
+	l.mu.Unlock()
+	if !running {
+		panic(e.Message)
+	}
+	zapcore.WriteThenGoexit.OnWrite(e, nil)
+}
+
+// filter passes on warnings and worse.
+type filter struct {
+	zapcore.Core
+	log *serverLog
+}
+
+func (f filter) Enabled(level zapcore.Level) bool {
+	return level >= zapcore.WarnLevel
+}
+
+func (f filter) With(fields []zapcore.Field) zapcore.Core {
+	return filter{f.Core.With(fields), f.log}
+}
+
+func (f filter) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if f.Enabled(e.Level) {
+		return ce.AddCore(e, f)
+	}
+	return ce
+}
+
+func (f filter) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if !f.log.passes(e, fields) || !f.Core.Enabled(e.Level) {
+		return nil
+	}
+	return f.Core.Write(e, fields)
+}
