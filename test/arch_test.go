@@ -41,6 +41,7 @@ var rooms = map[string][]string{
 	"internal/e2b":       {},
 	"internal/sandboxd":  {"internal/e2b"},
 	"internal/api":       {"internal/session", "internal/e2b"},
+	"internal/engine":    {"internal"}, // wires the others to each other
 	"internal/telemetry": {},
 	"internal/zdeps":     {}, // names dependencies until the rooms that use them are written, then goes
 	"test":               {"internal", "caddymodule", "cmd"},
@@ -55,7 +56,7 @@ var importers = map[string][]string{
 // carriers says whose binaries may contain a system, on whatever way it came in.
 var carriers = map[string][]string{
 	caddy: {"caddymodule", "cmd/sandman", "test"},
-	etcd:  {"internal/store", "internal/zdeps", "caddymodule", "cmd/sandman", "cmd/sandbench", "test"},
+	etcd:  {"internal/store", "internal/zdeps", "internal/engine", "caddymodule", "cmd/sandman", "cmd/sandbench", "test"},
 }
 
 // The tests of a room may use any other room below internal, since they try it with the real parts.
