@@ -259,14 +259,17 @@ func TestCloseFrame_isWhatALibraryReads(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f, err := ws.ReadFrame(bytes.NewReader(closeFrame(StatusServiceRestart, tt.reason)))
+			in := bytes.NewReader(closeFrame(StatusServiceRestart, tt.reason))
+			h, err := ws.ReadHeader(in)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := ws.CheckHeader(f.Header, ws.StateClientSide); err != nil {
-				t.Fatal(err)
+			if err := ws.CheckHeader(h, ws.StateClientSide); err != nil || h.Length != int64(in.Len()) {
+				t.Fatalf("header %+v before %d bytes: %v", h, in.Len(), err)
 			}
-			code, reason := ws.ParseCloseFrameData(f.Payload)
+			payload := make([]byte, h.Length)
+			_, _ = in.Read(payload)
+			code, reason := ws.ParseCloseFrameData(payload)
 			if code != StatusServiceRestart || reason != tt.want {
 				t.Fatalf("close frame = %d %q, want %q", code, reason, tt.want)
 			}
