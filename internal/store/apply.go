@@ -165,7 +165,7 @@ func (sb *Sandbox) setRecord(id string, u update, at time.Time) error {
 		return err
 	}
 	r.Revision = u.rev
-	sb.Record = r
+	sb.Record, sb.Seen = r, at
 	if before.Revision == 0 || (r.State == session.Running && before.State != session.Running) {
 		sb.active(at)
 	}

@@ -122,7 +122,7 @@ func embedConfig(cfg EmbeddedConfig, log *serverLog) *embed.Config {
 	return c
 }
 
-// start runs StartEtcd, which may panic, exit the process by its logger or
+// start runs StartEtcd, which may panic, end the goroutine by its logger or
 // wait for ever, and makes an error of each of these.
 func start(ctx context.Context, log *serverLog, c *embed.Config) (*embed.Etcd, error) {
 	type result struct {
@@ -131,7 +131,7 @@ func start(ctx context.Context, log *serverLog, c *embed.Config) (*embed.Etcd, e
 	}
 	started := make(chan result, 1)
 	go func() {
-		var r result
+		r := result{err: errors.New("the folder can't be used")} // unless StartEtcd returns
 		defer func() {
 			if p := recover(); p != nil {
 				r.err = fmt.Errorf("the folder is damaged, or from a newer version: %v", p)

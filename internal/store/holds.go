@@ -58,7 +58,8 @@ func (s *Store) PutHold(ctx context.Context, rec session.Record, h session.Hold)
 func (s *Store) holdLease(ctx context.Context, id, name string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	resp, err := s.client.Get(ctx, s.keys.hold(id, name), clientv3.WithKeysOnly())
+	// not WithKeysOnly: that leaves out the lease
+	resp, err := s.client.Get(ctx, s.keys.hold(id, name))
 	if err != nil {
 		return 0, fmt.Errorf("reading hold %q of sandbox %q: %w", name, id, explain(err))
 	}

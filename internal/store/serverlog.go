@@ -26,7 +26,10 @@ func newServerLog(log *zap.Logger) *serverLog {
 	l := &serverLog{}
 	l.logger = log.Named("etcd").WithOptions(
 		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return filter{c, l} }),
-		zap.WithFatalHook(l),
+		// Where etcd would exit the process only the goroutine ends. The store
+		// is then as good as away, which Sandman survives; an exit would cut
+		// off every visitor.
+		zap.WithFatalHook(zapcore.WriteThenGoexit),
 	)
 	return l
 }
@@ -66,20 +69,6 @@ func (l *serverLog) reason(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, l.worst)
-}
-
-// OnWrite is called where etcd would exit the process: at a start that
-// becomes an error (see start); later only the goroutine ends. The store is
-// then as good as away, which Sandman survives: an exit would cut off every
-// visitor.
-func (l *serverLog) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
-	l.mu.Lock()
-	running := l.running
-	l.mu.Unlock()
-	if !running {
-		panic(e.Message)
-	}
-	zapcore.WriteThenGoexit.OnWrite(e, nil)
 }
 
 // filter passes on warnings and worse.

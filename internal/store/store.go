@@ -10,7 +10,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sandman-proxy/sandman/internal/session"
 )
+
+// Client is the etcd client that a Store works with.
+type Client = clientv3.Client
 
 // Defaults of [Config].
 const (
@@ -25,7 +30,7 @@ const requestTimeout = 5 * time.Second
 var (
 	// ErrConflict is wrapped by the error of a step whose compare failed:
 	// nothing was written, and the view has what the compare saw.
-	ErrConflict = errors.New("changed meanwhile")
+	ErrConflict = session.ErrConflict
 
 	// ErrNoLease is wrapped by the error of a step that needs this node's
 	// lease while there is none. Nothing was written.

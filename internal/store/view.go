@@ -15,29 +15,17 @@ import (
 // Sandbox is all that the view knows of one sandbox, as it was at one
 // revision of the store. It is never changed after it was published, and must
 // not be by those who are given it.
+//
+// LastActive is the latest (receipt − quiet) seen. What was already there at
+// the first list counts as active at that moment, and so does a record that
+// has become RUNNING: missing data is never idleness.
 type Sandbox struct {
-	session.Record // with Revision
-
-	Activity         session.Activity
-	ActivityRevision int64 // 0: none is stored
-
-	// LastActive is the latest (receipt − quiet) seen, by this process's
-	// monotonic clock; it only moves forward. What was already there at the
-	// first list counts as active at that moment, and so does a record that
-	// has become RUNNING: missing data is never idleness.
-	LastActive time.Time
-
-	Presence []Presence     // by node
-	Holds    []session.Hold // by name
-
+	session.Snapshot
 	received time.Time // when Activity was received
 }
 
 // Presence is one proxy that may be forwarding to the sandbox.
-type Presence struct {
-	Node     string
-	Revision int64 // of the put: what Leave compares
-}
+type Presence = session.Presence
 
 // PresenceOf gives the revision of a node's presence, 0 if it has none.
 func (sb *Sandbox) PresenceOf(node string) int64 {
@@ -147,6 +135,32 @@ func (v *View) Wait(ctx context.Context, id string, past int64) (*Sandbox, error
 		return nil, fmt.Errorf("waiting for sandbox %q to change: %w", id, err)
 	}
 	return found, nil
+}
+
+// Until waits until cond holds for the sandbox (nil: there is no record), at
+// once or at one of its changes, and gives that snapshot. cond must be quick:
+// the view stands still meanwhile. The error is that of ctx.
+func (v *View) Until(ctx context.Context, id string, cond func(*session.Snapshot) bool) (*session.Snapshot, error) {
+	if err := v.Ready(ctx); err != nil {
+		return nil, err
+	}
+	var found *session.Snapshot
+	err := v.await(ctx, id, func(sb *Sandbox) bool {
+		found = sb.visible().snapshot()
+		return cond(found)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("waiting for sandbox %q to change: %w", id, err)
+	}
+	return found, nil
+}
+
+// snapshot is the part of sb that others know.
+func (sb *Sandbox) snapshot() *session.Snapshot {
+	if sb == nil {
+		return nil
+	}
+	return &sb.Snapshot
 }
 
 func (sb *Sandbox) revision() int64 {

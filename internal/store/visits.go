@@ -74,6 +74,9 @@ func (s *Store) commitPresent(ctx context.Context, st step) (Entered, error) {
 // one named any more is nothing to leave: nil. After an error the caller
 // repeats it.
 func (s *Store) Leave(ctx context.Context, id string, presenceRev int64, quiet time.Duration, kind string) error {
+	if presenceRev <= 0 {
+		return nil // none was put; mod = 0 would hold, and close a visit that isn't there
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	own, began := s.keys.presence(id, s.cfg.Node), time.Now()
@@ -89,7 +92,7 @@ func (s *Store) Leave(ctx context.Context, id string, presenceRev int64, quiet t
 		if err != nil {
 			return err
 		}
-		if seen == nil || seen.revs[own] != presenceRev || presenceRev == 0 {
+		if seen == nil || seen.revs[own] != presenceRev {
 			return nil
 		}
 		stored = stored.reread(s, id, seen)
