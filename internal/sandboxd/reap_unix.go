@@ -1,0 +1,16 @@
+//go:build unix
+
+package sandboxd
+
+import "syscall"
+
+// reap collects a process that has ended, if it is this process's child; one
+// that an earlier host started is init's.
+func reap(pid int) {
+	for {
+		_, err := syscall.Wait4(pid, nil, 0, nil)
+		if err != syscall.EINTR {
+			return
+		}
+	}
+}
