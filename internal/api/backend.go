@@ -1,0 +1,183 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+// Sandbox is a session as the API shows it: its record and what is known
+// around it. IdleTimeout is the effective one, also where the record has none.
+type Sandbox struct {
+	session.Record
+	LastActivity *time.Time `json:"lastActivity"` // nil: none is known
+	ActivityKind string     `json:"activityKind"`
+	PauseAt      *time.Time `json:"pauseAt"`      // nil: something keeps it awake, or it does not run
+	AwakeBecause []string   `json:"awakeBecause"` // in words, empty where nothing does
+}
+
+// Filter says which sandboxes a list holds. Empty fields don't filter.
+type Filter struct {
+	States  []session.State
+	Owner   string
+	Project string
+	Host    string
+	// Claimed leaves out the sandboxes that have neither owner nor project.
+	Claimed bool
+	// Limit is the length of the page, at least 1.
+	Limit int
+	// After is the ID behind which the page begins, whether or not a sandbox
+	// of this ID exists still.
+	After string
+}
+
+// Page is a part of a list, ordered by ID, so that what comes and goes
+// meanwhile makes no other sandbox appear twice or not at all.
+type Page struct {
+	Sandboxes []Sandbox
+	// Next is the last ID of this page, "" where no sandbox follows.
+	Next string
+}
+
+// HistoryLine is a transition and the revision of the record that it replaced,
+// which orders the lines and names them.
+type HistoryLine struct {
+	Revision int64 `json:"revision"`
+	session.Transition
+}
+
+// Reader answers from what this process knows; it changes nothing and does not
+// wait for a host.
+type Reader interface {
+	// Get returns a sandbox, also a killed one while its record is kept, or
+	// [ErrNotFound].
+	Get(ctx context.Context, id string) (Sandbox, error)
+	List(ctx context.Context, f Filter) (Page, error)
+	// History returns at most limit lines, the newest first; with before other
+	// than 0 only those of smaller revisions.
+	History(ctx context.Context, id string, before int64, limit int) ([]HistoryLine, error)
+	// Status never fails: what is out of reach is part of the answer.
+	Status(ctx context.Context) Status
+}
+
+// Actor changes sandboxes. Its methods return when the change is done; ctx
+// bounds only the waiting: a call to a host that has begun goes on without the
+// caller. Besides what is said at each method they return [ErrNotFound],
+// [ErrKilled], an [UnavailableError], an [e2b.Error] or session.ErrConflict.
+type Actor interface {
+	// Pause puts a sandbox to sleep by hand. Changed is false where it slept
+	// already. Without force it fails with an [InUseError] while the sandbox is
+	// in use.
+	Pause(ctx context.Context, id string, o PauseOptions) (sb Sandbox, changed bool, err error)
+	// Resume makes a sandbox run. Changed is false where it ran already. By
+	// says who asked, for the record's reason.
+	Resume(ctx context.Context, id, by string) (sb Sandbox, changed bool, err error)
+	// Register takes in a sandbox that a host knows; created is false where it
+	// was known already. Owner is whom the caller is bound to, or "": where it
+	// is set, a known sandbox must be this owner's, and a new one must be by its
+	// metadata, or have no owner there and become this owner's. Anything else is
+	// [ErrNotFound], and nothing is written.
+	Register(ctx context.Context, id, owner string) (sb Sandbox, created bool, err error)
+	// Create starts a sandbox at the host and registers it. Its owner is owner,
+	// or where that is "" the one that the metadata names. A nil Timeout of n
+	// is chosen to outlast the idle timeout, a nil AutoPause means true.
+	Create(ctx context.Context, n e2b.NewSandbox, owner string) (Sandbox, error)
+	// Update changes settings. With ifMatch other than 0 it fails with
+	// session.ErrConflict unless that is the record's revision.
+	Update(ctx context.Context, id string, p Patch, ifMatch int64) (Sandbox, error)
+	// Kill ends a sandbox for good, at the host and in the record.
+	Kill(ctx context.Context, id string) error
+}
+
+// PauseOptions are those of a pause by hand.
+type PauseOptions struct {
+	// Force ends what is in flight after the drain time instead of giving up.
+	Force bool
+	// By says who asked, such as "token ops", for the record's reason.
+	By string
+}
+
+// Patch changes a sandbox's settings. Only what is Set changes anything; a
+// zero Value takes the setting back to its default.
+type Patch struct {
+	IdleTimeout Optional[session.Duration] `json:"idleTimeout,omitzero"`
+	WakePolicy  Optional[string]           `json:"wakePolicy,omitzero"`
+	Owner       Optional[string]           `json:"owner,omitzero"`
+	Project     Optional[string]           `json:"project,omitzero"`
+}
+
+// Status is how this process and what it depends on are doing.
+type Status struct {
+	Node          string                `json:"node"`
+	Leader        Leader                `json:"leader"`
+	Store         Health                `json:"store"`
+	Hosts         []HostHealth          `json:"hosts" nullable:"false"`
+	Sandboxes     map[session.State]int `json:"sandboxes,omitempty"`
+	BrokenRecords int                   `json:"brokenRecords,omitempty"` // stored, but unreadable
+	Uptime        session.Duration      `json:"uptime"`
+}
+
+// Leader is who puts idle sandboxes to sleep.
+type Leader struct {
+	Node string `json:"node,omitempty"` // "" while there is none
+	Me   bool   `json:"me"`             // this process is it
+}
+
+// Health is whether something works, and if not, why.
+type Health struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+}
+
+// HostHealth is that of a configured sandbox host.
+type HostHealth struct {
+	Name string `json:"name"`
+	Health
+	Freezer string `json:"freezer,omitempty"` // how a local host pauses, such as "cgroup" or "signals"
+}
+
+var (
+	// ErrNotFound: no such sandbox, or none that the caller may know of.
+	ErrNotFound = errors.New("sandbox not found")
+	// ErrKilled: the sandbox was there, and is gone for good.
+	ErrKilled = errors.New("sandbox killed")
+)
+
+// InUseError says that a sandbox can't be paused without cutting somebody off.
+type InUseError struct {
+	What []string // what is in flight, in words
+}
+
+func (e *InUseError) Error() string { return "sandbox in use: " + strings.Join(e.What, ", ") }
+
+// UnavailableError says that something that the work needs can't be reached at
+// the moment; the same request may succeed later.
+type UnavailableError struct {
+	Reason     string        // shown to the caller
+	RetryAfter time.Duration // 0: not known
+}
+
+func (e *UnavailableError) Error() string { return fmt.Sprintf("unavailable: %s", e.Reason) }
+
+// E2BBackend is what the E2B pass-through needs to keep the record true. The
+// errors are those of [Actor].
+type E2BBackend interface {
+	// Created takes in a sandbox that the host has just made for a caller.
+	// Template is what the caller asked for; nil metadata are not known here,
+	// the host has them.
+	Created(ctx context.Context, sb e2b.Sandbox, template string, metadata map[string]string) error
+	// Use makes a sandbox run and keeps it from being paused until release is
+	// called, which happens exactly once if err is nil. Woke tells that it did
+	// not run before. Timeout is the lifetime that the caller asked for, by who
+	// asked.
+	Use(ctx context.Context, id string, timeout time.Duration, by string) (release func(), woke bool, err error)
+	// Pause is that of [Actor].
+	Pause(ctx context.Context, id string, o PauseOptions) (sb Sandbox, changed bool, err error)
+	// Killed notes the host's word that a sandbox is gone.
+	Killed(ctx context.Context, id string) error
+}

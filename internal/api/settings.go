@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+// maxIdleTimeout keeps a slip of the keyboard from meaning "for ever".
+const maxIdleTimeout = 365 * 24 * time.Hour
+
+// liftDeadline takes back the deadline for the body, which has been read. It
+// would pass in the middle of the work, which takes longer, and cancel it.
+func liftDeadline(ctx huma.Context) []error {
+	_ = ctx.SetReadDeadline(time.Time{}) // where none could be set, none is to be lifted
+	return nil
+}
+
+type addInput struct {
+	Body newSandbox
+}
+
+// Resolve is called by huma when the request has been read.
+func (*addInput) Resolve(ctx huma.Context) []error { return liftDeadline(ctx) }
+
+type newSandbox struct {
+	SandboxID string            `json:"sandboxID,omitempty" pattern:"^[a-z0-9]{1,64}$" patternDescription:"an ID of 1 to 64 of a to z and 0 to 9" doc:"Register the sandbox that a host knows by this ID."`
+	Template  string            `json:"template,omitempty" maxLength:"256" doc:"Create one from this template."`
+	Metadata  map[string]string `json:"metadata,omitempty" dependentRequired:"template" doc:"With template: the new sandbox's metadata. Its owner and project are read from it."`
+	EnvVars   map[string]string `json:"envVars,omitempty" dependentRequired:"template" doc:"With template: environment variables of the new sandbox."`
+}
+
+// Resolve checks what the schema can't say.
+func (n *newSandbox) Resolve(huma.Context) []error {
+	if (n.SandboxID == "") == (n.Template == "") {
+		return []error{invalid("body", "give either sandboxID, to register a sandbox, or template, to create one")}
+	}
+	return nil
+}
+
+func invalid(location, message string) error {
+	return &huma.ErrorDetail{Location: location, Message: message}
+}
+
+type addOutput struct {
+	Status   int
+	Location string `header:"Location" doc:"Where the sandbox is from now on."`
+	ETag     string `header:"ETag"`
+	Body     Sandbox
+}
+
+func (s *server) addSandbox(ctx context.Context, who Token, in *addInput) (*addOutput, error) {
+	status := http.StatusCreated
+	var sb Sandbox
+	var err error
+	if in.Body.Template != "" {
+		sb, err = s.Actor.Create(ctx, e2b.NewSandbox{TemplateID: in.Body.Template, Metadata: in.Body.Metadata, EnvVars: in.Body.EnvVars}, who.Owner)
+	} else {
+		var created bool
+		sb, created, err = s.Actor.Register(ctx, in.Body.SandboxID, who.Owner)
+		if !created {
+			status = http.StatusOK
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := newSandboxOutput(sb)
+	return &addOutput{Status: status, Location: prefix + "/sandboxes/" + sb.SandboxID, ETag: out.ETag, Body: out.Body}, nil
+}
+
+type updateInput struct {
+	ID      string `path:"id" doc:"The sandbox's ID."`
+	IfMatch string `header:"If-Match" doc:"An ETag of this sandbox: change it only if nobody else has."`
+	Body    Patch
+}
+
+// Resolve is called by huma when the request has been read.
+func (*updateInput) Resolve(ctx huma.Context) []error { return liftDeadline(ctx) }
+
+// Resolve checks the settings.
+func (p *Patch) Resolve(huma.Context) []error {
+	var errs []error
+	if d := p.IdleTimeout; d.Set && !d.Null && (time.Duration(d.Value) < session.MinIdleTimeout || time.Duration(d.Value) > maxIdleTimeout) {
+		errs = append(errs, invalid("body.idleTimeout", fmt.Sprintf("%s is out of range: want %s to %s, or null for the default", d.Value, session.MinIdleTimeout, maxIdleTimeout)))
+	}
+	if w := p.WakePolicy; w.Set && !w.Null && !slices.Contains(wakePolicies(), any(w.Value)) {
+		errs = append(errs, invalid("body.wakePolicy", "want any, intent or manual, or null for the default"))
+	}
+	return errs
+}
+
+func (s *server) update(ctx context.Context, who Token, in *updateInput) (*sandboxOutput, error) {
+	if err := s.permit(ctx, who, in.ID); err != nil {
+		return nil, err
+	}
+	if o := in.Body.Owner; o.Set && who.Owner != "" && o.Value != who.Owner {
+		return nil, newProblem(http.StatusForbidden, "forbidden", fmt.Sprintf("The token %q is bound to one owner, and can't give a sandbox to another.", who.Name))
+	}
+	revision, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	sb, err := s.Actor.Update(ctx, in.ID, in.Body, revision)
+	if revision != 0 && errors.Is(err, session.ErrConflict) {
+		return nil, changed("The sandbox has changed since.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newSandboxOutput(sb), nil
+}
