@@ -5,7 +5,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "time/tzdata"
+
+	_ "github.com/sandman-proxy/sandman/caddymodule"
 )
 
 func main() {

@@ -178,6 +178,16 @@ func (t *Tracker) InUse(id string) (requests, streams int) {
 	return u.(*use).count()
 }
 
+// Requests counts the requests in flight at all sandboxes.
+func (t *Tracker) Requests() (n int) {
+	t.uses.Range(func(_, v any) bool {
+		requests, _ := v.(*use).count()
+		n += requests
+		return true
+	})
+	return n
+}
+
 // Quiet tells how long ago the last counted byte of a sandbox passed this
 // proxy, and what it was; ok is false when none did.
 func (t *Tracker) Quiet(id string) (quiet time.Duration, kind string, ok bool) {

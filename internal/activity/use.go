@@ -46,7 +46,10 @@ func (u *use) unsyncedUsable() bool {
 }
 
 func (u *use) unsyncedEntered(p Presence, kind string) {
-	u.inside, u.presence = true, p
+	u.inside = true
+	if p.Revision >= u.presence.Revision { // answers may come out of order
+		u.presence = p
+	}
 	if kind != "" {
 		u.kind.store(kind)
 	}

@@ -20,7 +20,8 @@ type Sweep struct {
 	Corrected int           `json:"corrected"` // records that the host contradicted
 	Adopted   int           `json:"adopted"`   // sandboxes that only the host knew
 	Failed    int           `json:"failed"`
-	Errors    []string      `json:"errors,omitempty"` // hosts that could not be compared
+	// Errors says, by host, why it could not be compared.
+	Errors map[string]string `json:"errors,omitempty"`
 }
 
 // LastSweep gives the last sweep of this process; its time is zero if there
@@ -36,7 +37,7 @@ func (p *Pauser) LastSweep() Sweep {
 // death: what is absent from the list is asked for by ID, and where too much
 // is absent nothing is marked.
 func (p *Pauser) Sweep(ctx context.Context) Sweep {
-	result := Sweep{At: time.Now()}
+	result := Sweep{At: time.Now(), Errors: make(map[string]string)}
 	before := make(map[string][]*session.Snapshot) // read before the hosts are asked
 	for _, s := range p.store.All() {
 		before[s.Host] = append(before[s.Host], s)
@@ -46,15 +47,14 @@ func (p *Pauser) Sweep(ctx context.Context) Sweep {
 	cancel()
 	for host, list := range lists {
 		if list.Err != nil {
-			result.Errors = append(result.Errors, fmt.Sprintf("listing host %q: %v", host, list.Err))
+			result.Errors[host] = "listing its sandboxes: " + list.Err.Error()
 			continue
 		}
 		p.sweepHost(ctx, host, before[host], list.Sandboxes, &result)
 	}
 	result.Took = time.Since(result.At)
-	slices.Sort(result.Errors)
-	for _, e := range result.Errors {
-		p.cfg.Logger.Error("sweep", zap.String("problem", e))
+	for host, e := range result.Errors {
+		p.cfg.Logger.Error("a host could not be compared with the records", zap.String("host", host), zap.String("error", e))
 	}
 	p.mu.Lock()
 	p.sweep = result
@@ -66,9 +66,8 @@ func (p *Pauser) sweepHost(ctx context.Context, host string, records []*session.
 	missing, known := compare(records, listed)
 	result.Looked += len(records)
 	if limit := max(10, len(records)/20); len(missing) > limit {
-		result.Errors = append(result.Errors, fmt.Sprintf(
-			"host %q lists %d of %d sandboxes: too many are missing, so none is marked (is the API key right?)",
-			host, len(records)-len(missing), len(records)))
+		result.Errors[host] = fmt.Sprintf("it lists %d of %d sandboxes: too many are missing, so none is marked (is the API key right?)",
+			len(records)-len(missing), len(records))
 		missing = nil
 	}
 	for _, s := range records {

@@ -1,0 +1,237 @@
+// Package caddymodule is Sandman as Caddy sees it: modules, directives,
+// commands and their lifecycle. It translates; the work is done in internal/.
+//
+//	app        sandman                              the engine, shared by all sites
+//	handler    http.handlers.sandman                the gate: which sandbox, and does it run
+//	transport  http.reverse_proxy.transport.sandman forwards, replays, meters
+//	handler    http.handlers.sandman_api            the JSON API
+//	handler    http.handlers.sandman_e2b            the E2B API, passed through
+//	hosts      sandman.hosts.*                      where sandboxes run
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// DefaultData is the folder that is used where App.Data is not set.
+const DefaultData = ".sandman"
+
+// App lets sandboxes sleep while nobody uses them, and wakes them on the next
+// request. It holds what all sites share: the session store, the hosts where
+// the sandboxes run, and the idle timeouts. The sites use it through the
+// `sandman` handler and transport (`sandman_proxy` in a Caddyfile).
+type App struct {
+	// The folder for everything that is kept on disk: embedded etcd, local
+	// sandboxes, a generated token. It is made with mode 0700.
+	// Default: `.sandman` in the working directory.
+	Data string `json:"data,omitempty"`
+
+	// Where sessions are stored. Default: an embedded etcd in Data.
+	Etcd *Etcd `json:"etcd,omitempty"`
+
+	// Where sandboxes run. The first host creates the new ones.
+	// Default: `local`, process trees on this machine.
+	HostsRaw []json.RawMessage `json:"hosts,omitempty" caddy:"namespace=sandman.hosts inline_key=host"`
+
+	// How long a sandbox must be unused before it is paused, unless it has an
+	// idle timeout of its own. At least 2s. Default: 10m.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// How often all records are compared with the hosts' own lists. Deadlines
+	// are met without it; it finds what others have done at a host.
+	// Default: 5m.
+	CheckEvery caddy.Duration `json:"check_every,omitempty"`
+
+	// How often a sandbox's activity is written at most. What is not written
+	// yet is lost for display only. 0 writes each change. Default: 1s.
+	ActivityResolution *caddy.Duration `json:"activity_resolution,omitempty"`
+
+	// What a running sandbox costs per minute, for the savings. Default: 0.
+	PricePerMinute float64 `json:"price_per_minute,omitempty"`
+
+	// Who may use the API. Without one nobody may.
+	Tokens []Token `json:"tokens,omitempty"`
+
+	// The metadata keys that a sandbox's owner and project are taken from.
+	// Default: `userId` and `projectId`.
+	OwnerMetadata   string `json:"owner_metadata,omitempty"`
+	ProjectMetadata string `json:"project_metadata,omitempty"`
+
+	// How long a request is held while its sandbox wakes. Default: 30s.
+	Hold caddy.Duration `json:"hold,omitempty"`
+
+	// How long a pause by hand waits for what is in flight. Default: 5s.
+	Drain caddy.Duration `json:"drain,omitempty"`
+
+	// How long a proxy that has vanished is still taken for serving.
+	// Default: 10s.
+	LeaseTTL caddy.Duration `json:"lease_ttl,omitempty"`
+
+	hosts    []hostModule
+	tokens   []api.Token
+	running  *runningEngine
+	identity string        // all of the configuration that an engine depends on
+	poolKey  string        // identity, while the engine is in use
+	started  chan struct{} // closed once running is set
+	logger   *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "sandman",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision sets up a. Nothing is connected before Start.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.started = make(chan struct{})
+	a.defaults()
+	if err := makeDataFolder(a.Data); err != nil {
+		return err
+	}
+	var err error
+	if a.identity, err = a.identify(); err != nil {
+		return err
+	}
+	mods, err := ctx.LoadModule(a, "HostsRaw")
+	if err != nil {
+		return fmt.Errorf("loading hosts: %w", err)
+	}
+	for _, mod := range mods.([]any) {
+		h, ok := mod.(hostModule)
+		if !ok {
+			return fmt.Errorf("module %T is no host of sandboxes", mod)
+		}
+		a.hosts = append(a.hosts, h)
+	}
+	for _, t := range a.Tokens {
+		token, err := t.resolve(a.Data)
+		if err != nil {
+			return err
+		}
+		a.tokens = append(a.tokens, token)
+	}
+	return nil
+}
+
+func (a *App) defaults() {
+	if a.Data == "" {
+		a.Data = DefaultData
+	}
+	if abs, err := filepath.Abs(a.Data); err == nil {
+		a.Data = abs
+	}
+	if a.Etcd == nil {
+		a.Etcd = &Etcd{Embedded: true}
+	}
+	if a.Etcd.Embedded && a.Etcd.Dir == "" {
+		a.Etcd.Dir = filepath.Join(a.Data, "etcd")
+	}
+	if len(a.HostsRaw) == 0 {
+		a.HostsRaw = []json.RawMessage{json.RawMessage(`{"host":"local"}`)}
+	}
+	if a.ActivityResolution == nil {
+		second := caddy.Duration(time.Second)
+		a.ActivityResolution = &second
+	}
+}
+
+// identify must be called before the raw hosts are loaded, and let go.
+func (a *App) identify() (string, error) {
+	settings := *a
+	settings.Tokens, settings.PricePerMinute = nil, 0
+	b, err := json.Marshal(settings)
+	return string(b), err
+}
+
+// Validate checks the values, and what they mean together.
+func (a *App) Validate() error {
+	if d := time.Duration(a.IdleTimeout); d != 0 && d < session.MinIdleTimeout {
+		return fmt.Errorf("idle_timeout %s is too short: at least %s", d, session.MinIdleTimeout)
+	}
+	for name, d := range map[string]caddy.Duration{
+		"check_every": a.CheckEvery, "activity_resolution": *a.ActivityResolution, "hold": a.Hold, "drain": a.Drain, "lease_ttl": a.LeaseTTL,
+	} {
+		if d < 0 {
+			return fmt.Errorf("%s must not be negative", name)
+		}
+	}
+	if a.PricePerMinute < 0 {
+		return errors.New("price_per_minute must not be negative")
+	}
+	for _, h := range a.hosts {
+		if _, local := h.(*LocalHost); local && !a.Etcd.Embedded {
+			return errors.New("host local can't be used with a shared etcd: other proxies could not reach its sandboxes; run cmd/sandboxd and name its URL as the host")
+		}
+	}
+	return a.Etcd.validate()
+}
+
+// Start starts the engine, or takes over the one that an equal configuration
+// runs already.
+func (a *App) Start() error {
+	v, _, err := engines.LoadOrNew(a.identity, func() (caddy.Destructor, error) { return newRunningEngine(a) })
+	if err != nil {
+		return err
+	}
+	a.poolKey, a.running = a.identity, v.(*runningEngine)
+	close(a.started)
+	return nil
+}
+
+// Stop gives the engine up. Where it was the last to use it, leadership is
+// resigned and presence taken back.
+func (a *App) Stop() error {
+	if a.poolKey == "" {
+		return nil
+	}
+	key := a.poolKey
+	a.poolKey = ""
+	_, err := engines.Delete(key)
+	return err
+}
+
+// engine gives the engine, once the app has started: the http app may serve
+// before that.
+func (a *App) engine(ctx context.Context) (*runningEngine, error) {
+	select {
+	case <-a.started:
+		return a.running, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// appOf gives the app that a module belongs to.
+func appOf(ctx caddy.Context) (*App, error) {
+	v, err := ctx.App("sandman")
+	if err != nil {
+		return nil, fmt.Errorf("the sandman app: %w", err)
+	}
+	return v.(*App), nil
+}
+
+// Interface guards
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+	_ caddy.Validator   = (*App)(nil)
+)

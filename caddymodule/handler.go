@@ -1,0 +1,179 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/activity"
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler is the gate in front of sandboxes. It finds out which sandbox a
+// request is for, makes sure that it runs, holding the request while it wakes,
+// and keeps it awake while the request is being served. What comes after it in
+// the route must be a `reverse_proxy` with the transport `sandman`, as
+// `sandman_proxy` sets it up.
+//
+// A sandbox is named by the leftmost label of the host, `{port}-{sandboxID}`,
+// or, where the host is localhost, an IP address or begins with `sandbox.`, by
+// the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`. Other hosts are answered
+// with 404.
+//
+// Placeholders:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.sandman.id}` | The sandbox's ID
+// `{http.sandman.port}` | The port in the sandbox
+// `{http.sandman.state}` | The sandbox's state when the request came
+// `{http.sandman.held_ms}` | How long the request was held, in milliseconds
+type Handler struct {
+	app    *App
+	logger *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sandman",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up h.
+func (h *Handler) Provision(ctx caddy.Context) (err error) {
+	h.logger = ctx.Logger()
+	h.app, err = appOf(ctx)
+	return err
+}
+
+// wellKnown is the part of a sandbox's address that is Sandman's own.
+const wellKnown = "/.well-known/sandman/"
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	target, err := e2b.ParseTarget(r.Host, r.Header)
+	if err != nil {
+		return refuse(w, r, target, err)
+	}
+	if strings.HasPrefix(r.URL.Path, wellKnown) {
+		return refuse(w, r, target, errWellKnown)
+	}
+	e, err := h.app.engine(r.Context())
+	if err != nil {
+		return err
+	}
+	f := &flight{engine: e, target: target, visit: e.Visit(target.SandboxID, "request"), cause: causeOf(r, target)}
+	f.describe(r)
+	if isProbe(r, target) {
+		return f.probe(w, r, next)
+	}
+	return f.serve(w, r, next)
+}
+
+// flight is one request on its way to a sandbox.
+type flight struct {
+	engine *runningEngine
+	target e2b.Target
+	visit  *activity.Visit
+	cause  wake.Cause
+	probes bool // neither counts nor wakes
+}
+
+// flightVar is the request variable under which the transport finds the
+// flight.
+const flightVar = "sandman.flight"
+
+// serve keeps the sandbox running for as long as the request takes.
+func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	defer f.visit.End()
+	began := time.Now()
+	if err := f.engine.Ensure(r.Context(), f.target.SandboxID, f.visit, f.cause); err != nil {
+		return refuse(w, r, f.target, err)
+	}
+	f.log(r, time.Since(began))
+	// a pause that is forced ends the request
+	ctx, cut := context.WithCancelCause(r.Context())
+	defer cut(nil)
+	f.visit.OnCut(func() { cut(errCut) })
+	caddyhttp.SetVar(ctx, flightVar, f)
+	return next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+var errCut = errors.New("the sandbox is being paused by hand")
+
+// probe forwards a health check of the SDK to a sandbox that runs. It neither
+// counts nor wakes: to look is not to use.
+func (f *flight) probe(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	f.probes = true
+	if !f.engine.Runs(r.Context(), f.target.SandboxID) {
+		e2b.WriteSandboxNotFound(w, r, f.target.SandboxID)
+		return nil
+	}
+	caddyhttp.SetVar(r.Context(), flightVar, f)
+	return next.ServeHTTP(w, r)
+}
+
+// envdPort is where a sandbox's own daemon serves commands and files.
+// Source: E2B's envd, see the SDKs.
+const envdPort = 49983
+
+// isProbe tells whether the request is the SDK's isRunning.
+func isProbe(r *http.Request, t e2b.Target) bool {
+	return t.Port == envdPort && r.Method == http.MethodGet && r.URL.Path == "/health"
+}
+
+// sdkHold is how long an SDK's call is held: its own limit is 60 s, and it
+// does not repeat calls to a sandbox.
+const sdkHold = 55 * time.Second
+
+func causeOf(r *http.Request, t e2b.Target) wake.Cause {
+	c := wake.Cause{Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request"}
+	if t.Port == envdPort {
+		c.Hold = sdkHold
+	}
+	return c
+}
+
+// shortened keeps what histories and logs repeat of a path within bounds.
+func shortened(path string) string {
+	const most = 80
+	if len(path) <= most {
+		return path
+	}
+	return strings.ToValidUTF8(path[:most], "") + "…"
+}
+
+func (f *flight) describe(r *http.Request) {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.sandman.id", f.target.SandboxID)
+	repl.Set("http.sandman.port", f.target.Port)
+	repl.Set("http.sandman.state", string(f.engine.State(f.target.SandboxID)))
+}
+
+// log adds to the access log what only the gate knows.
+func (f *flight) log(r *http.Request, held time.Duration) {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.sandman.held_ms", held.Milliseconds())
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.String("sandbox", f.target.SandboxID))
+		extra.Set(zap.Duration("held", held))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,193 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/engine"
+	"github.com/sandman-proxy/sandman/internal/store"
+)
+
+// What outlives a configuration. An engine is shared by all configurations
+// that are equal in what it depends on; where they differ the old one serves
+// what it has in flight, beside the new one, on the same store.
+var (
+	engines = caddy.NewUsagePool()
+	stores  = caddy.NewUsagePool()
+)
+
+// Etcd says where sessions are stored.
+type Etcd struct {
+	// Run an etcd inside this process, for a Sandman of one process. It opens
+	// no socket.
+	Embedded bool `json:"embedded,omitempty"`
+
+	// The embedded etcd's folder. Default: `etcd` in the app's data folder.
+	Dir string `json:"dir,omitempty"`
+
+	// The members of a shared etcd, as host:port or URL. All proxies with the
+	// same endpoints and prefix are one Sandman.
+	Endpoints []string `json:"endpoints,omitempty"`
+
+	// User and password, where etcd asks for them.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+
+	// The prefix of all keys. Default: `/sandman/v1/`.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+func (e *Etcd) validate() error {
+	switch {
+	case e.Embedded && len(e.Endpoints) > 0:
+		return errors.New("etcd is either embedded or has endpoints")
+	case !e.Embedded && len(e.Endpoints) == 0:
+		return errors.New("etcd has no endpoints")
+	}
+	return nil
+}
+
+func (e *Etcd) key() string {
+	if e.Embedded {
+		return "embedded " + e.Dir
+	}
+	return "endpoints " + strings.Join(append([]string{e.Username, e.Password}, e.Endpoints...), "\n")
+}
+
+// openStore is one etcd client, and the server behind it where it is embedded.
+type openStore struct {
+	client   *store.Client
+	embedded *store.Embedded
+}
+
+func newOpenStore(e *Etcd, logger *zap.Logger) (*openStore, error) {
+	if !e.Embedded {
+		var secure *tls.Config
+		if strings.HasPrefix(e.Endpoints[0], "https://") {
+			secure = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		client, err := store.Dial(store.DialConfig{
+			Endpoints: e.Endpoints, Username: e.Username, Password: e.Password, TLS: secure, Logger: logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &openStore{client: client}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), embeddedStart)
+	defer cancel()
+	embedded, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: e.Dir, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	return &openStore{client: embedded.Client(), embedded: embedded}, nil
+}
+
+const embeddedStart = 30 * time.Second
+
+// Destruct implements caddy.Destructor.
+func (s *openStore) Destruct() error {
+	if s.embedded != nil {
+		return s.embedded.Close()
+	}
+	return s.client.Close()
+}
+
+// runningEngine is an engine with what it works on: its hosts, and its part of
+// a store.
+type runningEngine struct {
+	*engine.Engine
+	hosts    []openHost
+	storeKey string
+	logger   *zap.Logger
+}
+
+func newRunningEngine(a *App) (*runningEngine, error) {
+	key := a.Etcd.key()
+	s, _, err := stores.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return newOpenStore(a.Etcd, a.logger.Named("etcd"))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the session store: %w", err)
+	}
+	r := &runningEngine{storeKey: key, logger: a.logger}
+	if err := r.start(a, s.(*openStore).client); err != nil {
+		return nil, errors.Join(err, r.release())
+	}
+	return r, nil
+}
+
+func (r *runningEngine) start(a *App, client *store.Client) error {
+	var hosts []engine.Host
+	for _, m := range a.hosts {
+		h, err := m.Open(a.Data, a.logger)
+		if err != nil {
+			return fmt.Errorf("opening a host of sandboxes: %w", err)
+		}
+		r.hosts = append(r.hosts, h)
+		hosts = append(hosts, h.Host)
+	}
+	e, err := engine.New(client, engine.Config{
+		Prefix: a.Etcd.Prefix, Version: version(),
+		IdleTimeout: time.Duration(a.IdleTimeout), CheckEvery: time.Duration(a.CheckEvery),
+		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
+		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
+		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,
+		Hosts: hosts, Logger: a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	e.Start()
+	r.Engine = e
+	return nil
+}
+
+// exitWait is how long an exit waits for requests that are being answered. A
+// server in front of it waits for its own grace period.
+const exitWait = 10 * time.Second
+
+// Destruct implements caddy.Destructor. On a reload the requests that the old
+// configuration still serves keep the engine; on exit they have exitWait.
+func (r *runningEngine) Destruct() error {
+	if caddy.Exiting() {
+		ctx, cancel := context.WithTimeout(context.Background(), exitWait)
+		defer cancel()
+		_ = r.Drained(ctx)
+		return r.close()
+	}
+	go func() {
+		_ = r.Drained(context.Background())
+		if err := r.close(); err != nil {
+			r.logger.Error("closing a former configuration", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+func (r *runningEngine) close() error {
+	r.Engine.Close()
+	return r.release()
+}
+
+// release gives up what the engine worked on.
+func (r *runningEngine) release() error {
+	var errs []error
+	for _, h := range r.hosts {
+		errs = append(errs, h.Close())
+	}
+	_, err := stores.Delete(r.storeKey)
+	return errors.Join(append(errs, err)...)
+}
+
+func version() string {
+	v, _ := caddy.Version()
+	return v
+}

@@ -1,0 +1,77 @@
+package caddymodule
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+)
+
+// Token lets its bearer use the API.
+type Token struct {
+	// The name that histories show.
+	Name string `json:"name"`
+
+	// What it allows: `viewer` (look), `operator` (also pause, resume, change)
+	// or `admin` (also delete).
+	Role string `json:"role"`
+
+	// The secret itself, or `sha256:` and the hex digest of it. `generate`
+	// makes one at random and keeps it in the file `token` of the data folder,
+	// readable by its owner only.
+	Secret string `json:"secret"`
+
+	// Binds the token to an owner: it sees no other's sandboxes.
+	Owner string `json:"owner,omitempty"`
+}
+
+func (t Token) resolve(data string) (api.Token, error) {
+	secret := t.Secret
+	if secret == "generate" {
+		var err error
+		if secret, err = tokenFile(filepath.Join(data, "token")); err != nil {
+			return api.Token{}, fmt.Errorf("token %q: %w", t.Name, err)
+		}
+	}
+	hash, err := api.HashSecret(secret)
+	if err != nil {
+		return api.Token{}, fmt.Errorf("token %q: %w", t.Name, err)
+	}
+	return api.Token{Name: t.Name, Role: api.Role(t.Role), Owner: t.Owner, Hash: hash}, nil
+}
+
+// tokenFile reads the token kept in a file, and makes one where there is none.
+func tokenFile(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		if secret := strings.TrimSpace(string(b)); secret != "" {
+			return secret, nil
+		}
+		return "", fmt.Errorf("file %s is empty: delete it to get a new token", path)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	var random [24]byte
+	_, _ = rand.Read(random[:]) // never fails
+	secret := hex.EncodeToString(random[:])
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(secret + "\n")
+	return secret, errors.Join(err, f.Close())
+}
+
+// makeDataFolder makes the folder that nobody else may look into.
+func makeDataFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the data folder: %w", err)
+	}
+	return nil
+}

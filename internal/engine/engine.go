@@ -1,0 +1,309 @@
+// Package engine is one running Sandman: it wires the store, the visits, the
+// waking and the pausing to each other and to the hosts, and knows nothing of
+// the server in front of it.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/activity"
+	"github.com/sandman-proxy/sandman/internal/pauser"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/store"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// Config is what an Engine goes by. Zero values mean the defaults, but Hosts
+// must not be empty.
+type Config struct {
+	Prefix  string // of the keys in etcd
+	Version string // shown in the status
+
+	IdleTimeout time.Duration // default pauser.DefaultIdleTimeout
+	CheckEvery  time.Duration // default pauser.DefaultCheckEvery
+	LeaseTTL    time.Duration // default store.DefaultLeaseTTL
+	Hold        time.Duration // default wake.DefaultHold
+	Drain       time.Duration // default pauser.DefaultDrain
+
+	// ActivityResolution is how often activity is written at most, for each
+	// sandbox. 0 writes each change.
+	ActivityResolution time.Duration
+
+	// OwnerKey and ProjectKey name the metadata that a sandbox's owner and
+	// project are taken from.
+	OwnerKey, ProjectKey string
+
+	Hosts  []Host // the first creates new sandboxes
+	Logger *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = pauser.DefaultIdleTimeout
+	}
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = store.DefaultLeaseTTL
+	}
+	if c.OwnerKey == "" {
+		c.OwnerKey = "userId"
+	}
+	if c.ProjectKey == "" {
+		c.ProjectKey = "projectId"
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return c
+}
+
+// Engine is one running Sandman. Its methods may be called from any goroutine
+// while it runs.
+type Engine struct {
+	cfg     Config
+	log     *zap.Logger
+	store   *store.Store
+	view    *store.View
+	visits  *activity.Tracker
+	waker   *wake.Waker
+	pauser  *pauser.Pauser
+	hosts   hosts
+	settle  settlePeriod
+	started time.Time
+	leading atomic.Bool
+
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// New gives an Engine on an etcd client, which stays the caller's to close,
+// after Close has returned. Nothing runs before Start.
+func New(client *store.Client, cfg Config) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	if len(cfg.Hosts) == 0 {
+		return nil, errors.New("no host of sandboxes is configured")
+	}
+	if cfg.IdleTimeout < session.MinIdleTimeout {
+		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
+	}
+	e := &Engine{cfg: cfg, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
+	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
+	e.view = e.store.View()
+	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node()}
+	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey}
+	e.visits = activity.New(visitStore{e}, activity.Config{
+		Resolution: cfg.ActivityResolution, Idle: e.idle, Linger: func(id string) time.Duration { return session.Linger(e.idle(id)) },
+		Lost: e.lost, Logger: cfg.Logger.Named("activity"),
+	})
+	e.waker = wake.New(wakeStore{sessions{e}}, wakeHost{e.hosts}, wake.Config{
+		Node: e.store.Node(), Hold: cfg.Hold, IdleTimeout: e.timeout, Logger: cfg.Logger.Named("wake"),
+	})
+	e.pauser = pauser.New(pauseStore{sessions{e}}, pauseHost{e.hosts}, pauser.Config{
+		Node: e.store.Node(), IdleTimeout: e.timeout, CheckEvery: cfg.CheckEvery, Drain: cfg.Drain,
+		InUse: e.inUse, Logger: cfg.Logger.Named("pauser"),
+	})
+	return e, nil
+}
+
+func (e *Engine) timeout(r session.Record) time.Duration { return r.Timeout(e.cfg.IdleTimeout) }
+
+// get gives the session as this process knows it; nil if it does not.
+func (e *Engine) get(id string) *session.Snapshot {
+	if s, ok := e.view.Get(id); ok {
+		return &s.Snapshot
+	}
+	return nil
+}
+
+func (e *Engine) idle(id string) time.Duration {
+	if s := e.get(id); s != nil {
+		return e.timeout(s.Record)
+	}
+	return e.cfg.IdleTimeout
+}
+
+// Start begins the engine's work. The store may be out of reach.
+func (e *Engine) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.stop = cancel
+	stopHosts := make([]func(), 0, len(e.hosts.list))
+	for _, h := range e.hosts.list {
+		stopHosts = append(stopHosts, h.Watch(e.pausedByOthers))
+	}
+	unsubscribe := e.view.Subscribe(e.changed)
+	go func() {
+		defer close(e.stopped)
+		e.run(ctx)
+		unsubscribe()
+		for _, stop := range stopHosts {
+			stop()
+		}
+	}()
+}
+
+// run ends in the order in which the parts need each other: first the
+// leadership and the pauses under way, then presence, then the node's lease.
+func (e *Engine) run(ctx context.Context) {
+	visits, endVisits := context.WithCancel(context.Background())
+	base, endBase := context.WithCancel(context.Background())
+	var visiting, storing sync.WaitGroup
+	storing.Go(func() { _ = e.store.Run(base) })
+	visiting.Go(func() { e.visits.Run(visits) })
+	if err := e.store.Lead(ctx, e.lead); err != nil {
+		e.log.Error("leading failed", zap.Error(err))
+	}
+	<-ctx.Done()
+	e.pauser.Wait()
+	endVisits()
+	visiting.Wait()
+	endBase()
+	storing.Wait()
+}
+
+func (e *Engine) lead(ctx context.Context, t store.Term) {
+	e.settle.begin()
+	e.leading.Store(true)
+	defer e.leading.Store(false)
+	e.log.Info("leading", zap.String("node", e.store.Node()))
+	e.pauser.Lead(ctx, term{e, t})
+}
+
+// Close ends the engine: leadership is given up, presence taken back, the
+// node's lease revoked. Pause calls under way are awaited. It must have been
+// started.
+func (e *Engine) Close() {
+	e.stop()
+	<-e.stopped
+}
+
+// Ready returns once the engine knows all sessions.
+func (e *Engine) Ready(ctx context.Context) error { return e.view.Ready(ctx) }
+
+// Node is the name of this process in presence, ops and history.
+func (e *Engine) Node() string { return e.store.Node() }
+
+// changed follows the watch: what other proxies and the leader do to a session
+// decides what may be believed of our own visits.
+func (e *Engine) changed(id string, old, s *store.Sandbox) {
+	if s == nil {
+		return
+	}
+	if s.PresenceOf(e.store.Node()) != 0 {
+		e.visits.Observe(id)
+	}
+	if old != nil && old.Revision == s.Revision {
+		return
+	}
+	switch {
+	case s.State == session.Running:
+		e.visits.Resume(id)
+	case s.State == session.Pausing && s.Op != nil && s.Op.Phase == session.PhaseCutting:
+		e.visits.Cut(id)
+	case s.State == session.Pausing:
+		e.visits.Drain(id)
+	default:
+		e.visits.Doubt(id)
+		e.visits.Resume(id)
+	}
+}
+
+// lost is called for requests in flight whose presence is gone: the sandbox
+// must run, and presence stand, again.
+func (e *Engine) lost(ctx context.Context, id string) {
+	v := e.visits.Begin(id, "request")
+	defer v.End()
+	err := e.waker.Ensure(ctx, id, v, wake.Cause{Reason: "a request was in flight", Kind: "request"})
+	if err != nil && ctx.Err() == nil {
+		e.log.Warn("requests are in flight at a sandbox that can't be made to run", zap.String("sandbox", id), zap.Error(err))
+	}
+}
+
+// pausedByOthers is called by a host that notices pauses: if it was not one of
+// ours while something is in flight, the sandbox is woken for it.
+func (e *Engine) pausedByOthers(id string) {
+	s := e.get(id)
+	if requests, _ := e.visits.InUse(id); requests == 0 || s == nil || s.State != session.Running {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), wake.DefaultCallTimeout)
+		defer cancel()
+		v := e.visits.Begin(id, "request")
+		defer v.End()
+		e.visits.Doubt(id)
+		_ = e.waker.Ensure(ctx, id, v, wake.Cause{Reason: "paused by another tool while in use", Kind: "request", Suspect: s.Revision})
+	}()
+}
+
+func (e *Engine) inUse(id string) []string {
+	requests, streams := e.visits.InUse(id)
+	var what []string
+	for _, c := range []struct {
+		n    int
+		name string
+	}{{requests, "request"}, {streams, "open stream"}} {
+		switch {
+		case c.n == 1:
+			what = append(what, "1 "+c.name)
+		case c.n > 1:
+			what = append(what, fmt.Sprintf("%d %ss", c.n, c.name))
+		}
+	}
+	return what
+}
+
+// settlePeriod is when this process may pause again after it lost contact with
+// the store, or began to lead: by then every proxy that can reach the store
+// has put presence again for what it serves.
+type settlePeriod struct {
+	view *store.View
+	span time.Duration
+	node string
+
+	mu    sync.Mutex // guards the following fields
+	known bool       // epoch is that of a contact that was made
+	epoch uint64
+	at    time.Time
+}
+
+// begin starts a settle period for a new term.
+func (s *settlePeriod) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = time.Now().Add(s.wait())
+}
+
+// now gives the end of the period, which is in the future while there is no
+// contact, and the epoch of the contact.
+func (s *settlePeriod) now() (time.Time, uint64) {
+	epoch, ok := s.view.Contact()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !ok:
+		s.at = time.Now().Add(s.span)
+	case !s.known:
+		s.known = true
+		s.at = time.Now().Add(s.wait())
+	case s.epoch != epoch:
+		s.at = time.Now().Add(s.span)
+	}
+	s.epoch = epoch
+	return s.at, epoch
+}
+
+// wait is the period at a start: none where no other proxy can be serving.
+func (s *settlePeriod) wait() time.Duration {
+	for _, n := range s.view.Nodes() {
+		if n != s.node {
+			return s.span
+		}
+	}
+	return 0
+}

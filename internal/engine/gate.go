@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/activity"
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// Visit gives a new visit of a sandbox, which counts for nothing until Ensure
+// has succeeded. The caller must End it.
+func (e *Engine) Visit(id, kind string) *activity.Visit { return e.visits.Begin(id, kind) }
+
+// Ensure returns nil once the sandbox runs and the visit counts. Its errors are
+// those of the package wake, and of ctx.
+func (e *Engine) Ensure(ctx context.Context, id string, v *activity.Visit, cause wake.Cause) error {
+	if cause.Suspect != 0 {
+		e.visits.Doubt(id)
+	}
+	return e.waker.Ensure(ctx, id, v, cause)
+}
+
+// State gives the state of a session as this process knows it, "" if it does
+// not.
+func (e *Engine) State(id string) session.State {
+	if s := e.get(id); s != nil {
+		return s.State
+	}
+	return ""
+}
+
+// Runs tells whether a sandbox runs, without waking it. One that only its host
+// knows is adopted first.
+func (e *Engine) Runs(ctx context.Context, id string) bool {
+	if e.get(id) == nil && e.waker.Adopt(ctx, id) != nil {
+		return false
+	}
+	return e.State(id) == session.Running
+}
+
+// Revision gives the revision of the record, 0 if there is none: under which a
+// request is forwarded.
+func (e *Engine) Revision(id string) int64 {
+	if s := e.get(id); s != nil {
+		return s.Revision
+	}
+	return 0
+}
+
+// Route tells where a port of a sandbox is reached.
+func (e *Engine) Route(t e2b.Target) (Route, error) {
+	s := e.get(t.SandboxID)
+	if s == nil {
+		return Route{}, ErrGone
+	}
+	host, err := e.hosts.of(s.Record)
+	if err != nil {
+		return Route{}, err
+	}
+	return host.Route(t)
+}
+
+// JustWoken tells whether the sandbox was woken within the given time, 0: the
+// default hold. Its ports may not be open yet.
+func (e *Engine) JustWoken(id string, within time.Duration) bool {
+	if within == 0 {
+		within = max(e.cfg.Hold, wake.DefaultHold)
+	}
+	s := e.get(id)
+	return s != nil && s.State == session.Running && s.Totals.Wakes > 0 &&
+		s.StartedAt != nil && time.Since(*s.StartedAt) < within
+}
+
+// drainLook is how often Drained looks.
+const drainLook = 50 * time.Millisecond
+
+// Drained returns when no request is being served any more. Long connections
+// don't count.
+func (e *Engine) Drained(ctx context.Context) error {
+	for e.visits.Requests() > 0 {
+		select {
+		case <-time.After(drainLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/pauser"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// Host is a place where sandboxes run.
+type Host interface {
+	// Name is what records call the host. It must stay the same as long as
+	// there are records of it.
+	Name() string
+	// API reaches the host's E2B API.
+	API() *e2b.Client
+	// Route tells where a sandbox's port is reached. ErrAsleep and ErrGone
+	// come from hosts that know it without being asked over the network.
+	Route(t e2b.Target) (Route, error)
+	// Watch calls paused after each pause that the host notices, by whomever.
+	Watch(paused func(id string)) (stop func())
+	// Freezer says how a local host pauses, "" for others.
+	Freezer() string
+}
+
+// Route is how a request reaches a sandbox.
+type Route struct {
+	Addr string // host:port to dial
+	TLS  bool
+	Host string // what to send as Host; "": the visitor's own
+}
+
+// Errors of Host.Route.
+var (
+	ErrAsleep = errors.New("the sandbox is paused at its host")
+	ErrGone   = errors.New("the host knows no such sandbox")
+)
+
+// hosts is the configured hosts as waking and pausing see them.
+type hosts struct {
+	list                 []Host
+	ownerKey, projectKey string
+}
+
+func (h hosts) of(rec session.Record) (Host, error) {
+	for _, host := range h.list {
+		if host.Name() == rec.Host {
+			return host, nil
+		}
+	}
+	return nil, fmt.Errorf("host %q is not configured here", rec.Host)
+}
+
+// record makes a record of what the host tells.
+func (h hosts) record(host string, s e2b.ListedSandbox, reason string) session.Record {
+	state := session.Running
+	if s.State == e2b.StatePaused {
+		state = session.Paused
+	}
+	rec := session.New(s.SandboxID, host, state, reason, time.Now())
+	rec.Template = s.TemplateID
+	return rec.WithMetadata(s.Metadata, h.ownerKey, h.projectKey)
+}
+
+// find asks one host after the other. It is a clear no only if all say no.
+func (h hosts) find(ctx context.Context, id string) (session.Record, error) {
+	var failed error
+	for _, host := range h.list {
+		got, err := host.API().Get(ctx, id)
+		switch {
+		case err == nil:
+			return h.record(host.Name(), got.ListedSandbox, "known at host "+host.Name()), nil
+		case !e2b.IsNotFound(err):
+			failed = fmt.Errorf("asking host %q: %w", host.Name(), err)
+		}
+	}
+	if failed != nil {
+		return session.Record{}, failed
+	}
+	return session.Record{}, ErrGone
+}
+
+func (h hosts) state(ctx context.Context, rec session.Record) (session.State, error) {
+	host, err := h.of(rec)
+	if err != nil {
+		return "", err
+	}
+	got, err := host.API().Get(ctx, rec.SandboxID)
+	switch {
+	case e2b.IsNotFound(err):
+		return "", ErrGone
+	case err != nil:
+		return "", err
+	case got.State == e2b.StatePaused:
+		return session.Paused, nil
+	}
+	return session.Running, nil
+}
+
+// wakeHost is wake.Host.
+type wakeHost struct{ hosts }
+
+func (h wakeHost) Connect(ctx context.Context, rec session.Record, timeout time.Duration) error {
+	host, err := h.of(rec)
+	if err != nil {
+		return &wake.PermanentError{Err: err}
+	}
+	_, _, err = host.API().Connect(ctx, rec.SandboxID, timeout)
+	var answer *e2b.Error
+	switch {
+	case e2b.IsNotFound(err):
+		return wake.ErrGone
+	case errors.As(err, &answer) && answer.Code >= 400 && answer.Code < 500:
+		return &wake.PermanentError{Err: err}
+	}
+	return err
+}
+
+func (h wakeHost) Find(ctx context.Context, id string) (session.Record, error) {
+	rec, err := h.find(ctx, id)
+	if errors.Is(err, ErrGone) {
+		return rec, wake.ErrGone
+	}
+	return rec, err
+}
+
+// pauseHost is pauser.Host.
+type pauseHost struct{ hosts }
+
+func (h pauseHost) Pause(ctx context.Context, rec session.Record) error {
+	host, err := h.of(rec)
+	if err != nil {
+		return err
+	}
+	err = host.API().Pause(ctx, rec.SandboxID)
+	if e2b.IsNotFound(err) {
+		return pauser.ErrGone
+	}
+	return err
+}
+
+func (h pauseHost) State(ctx context.Context, rec session.Record) (session.State, error) {
+	state, err := h.state(ctx, rec)
+	if errors.Is(err, ErrGone) {
+		return state, pauser.ErrGone
+	}
+	return state, err
+}
+
+func (h pauseHost) Lists(ctx context.Context) map[string]pauser.List {
+	lists := make(map[string]pauser.List, len(h.list))
+	for _, host := range h.list {
+		listed, err := host.API().List(ctx)
+		l := pauser.List{Err: err, Sandboxes: make(map[string]session.Record, len(listed))}
+		for _, s := range listed {
+			l.Sandboxes[s.SandboxID] = h.record(host.Name(), s, "known at host "+host.Name())
+		}
+		lists[host.Name()] = l
+	}
+	return lists
+}

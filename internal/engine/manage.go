@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/pauser"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// Pause implements api.Actor.
+func (e *Engine) Pause(ctx context.Context, id string, o api.PauseOptions) (api.Sandbox, bool, error) {
+	if err := e.know(ctx, id); err != nil {
+		return api.Sandbox{}, false, err
+	}
+	changed, err := e.pauser.Pause(ctx, id, pauser.Options{By: o.By, Force: o.Force})
+	if err != nil {
+		return api.Sandbox{}, changed, explain(err)
+	}
+	sb, err := e.Get(ctx, id)
+	return sb, changed, err
+}
+
+// Resume implements api.Actor.
+func (e *Engine) Resume(ctx context.Context, id, by string) (api.Sandbox, bool, error) {
+	release, woke, err := e.Use(ctx, id, 0, by)
+	if err != nil {
+		return api.Sandbox{}, false, err
+	}
+	defer release()
+	sb, err := e.Get(ctx, id)
+	return sb, woke, err
+}
+
+// Use implements api.E2BBackend.
+func (e *Engine) Use(ctx context.Context, id string, timeout time.Duration, by string) (release func(), woke bool, err error) {
+	v := e.visits.Begin(id, "api")
+	woke, err = e.waker.Resume(ctx, id, v, wake.Cause{Reason: "resumed by hand: " + by, Kind: "api", Timeout: timeout})
+	if err != nil {
+		v.End()
+		return nil, woke, explain(err)
+	}
+	return v.End, woke, nil
+}
+
+// know adopts a sandbox that only its host knows.
+func (e *Engine) know(ctx context.Context, id string) error {
+	if s := e.get(id); s != nil && s.State != session.Killed {
+		return nil
+	}
+	return explain(e.waker.Adopt(ctx, id))
+}
+
+// Register implements api.Actor.
+func (e *Engine) Register(ctx context.Context, id, owner string) (api.Sandbox, bool, error) {
+	created := e.get(id) == nil
+	if owner != "" && created { // nothing is written of what is another's
+		rec, err := e.hosts.find(ctx, id)
+		if err != nil {
+			return api.Sandbox{}, false, explain(err)
+		}
+		if rec.Owner != "" && rec.Owner != owner {
+			return api.Sandbox{}, false, api.ErrNotFound
+		}
+	}
+	e.waker.Known(id)
+	if err := e.know(ctx, id); err != nil {
+		return api.Sandbox{}, false, err
+	}
+	if created && owner != "" {
+		if err := e.own(ctx, id, owner); err != nil {
+			return api.Sandbox{}, false, err
+		}
+	}
+	sb, err := e.Get(ctx, id)
+	if err == nil && owner != "" && sb.Owner != owner {
+		return api.Sandbox{}, false, api.ErrNotFound
+	}
+	return sb, created, err
+}
+
+// own gives a sandbox that nobody owns to an owner.
+func (e *Engine) own(ctx context.Context, id, owner string) error {
+	return e.configure(ctx, id, 0, func(r *session.Record) {
+		if r.Owner == "" {
+			r.Owner = owner
+		}
+	})
+}
+
+// lifetime is how long a host shall let a sandbox run without hearing of us:
+// its idle timeout, and some time to pause it.
+func (e *Engine) lifetime() time.Duration { return e.cfg.IdleTimeout + 2*time.Minute }
+
+// Create implements api.Actor.
+func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (api.Sandbox, error) {
+	if n.Timeout == nil {
+		seconds := int32(e.lifetime() / time.Second)
+		n.Timeout = &seconds
+	}
+	if n.AutoPause == nil {
+		yes := true
+		n.AutoPause = &yes
+	}
+	host := e.cfg.Hosts[0]
+	made, err := host.API().Create(ctx, n)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	ctx = context.WithoutCancel(ctx) // it is there: it must not be forgotten
+	if err := e.adopt(ctx, host, made, n.TemplateID, n.Metadata); err != nil {
+		return api.Sandbox{}, err
+	}
+	if owner != "" {
+		if err := e.own(ctx, made.SandboxID, owner); err != nil {
+			return api.Sandbox{}, err
+		}
+	}
+	return e.Get(ctx, made.SandboxID)
+}
+
+// Created implements api.E2BBackend.
+func (e *Engine) Created(ctx context.Context, sb e2b.Sandbox, template string, metadata map[string]string) error {
+	return e.adopt(context.WithoutCancel(ctx), e.cfg.Hosts[0], sb, template, metadata)
+}
+
+// adopt stores the record of a sandbox that was just made.
+func (e *Engine) adopt(ctx context.Context, host Host, sb e2b.Sandbox, template string, metadata map[string]string) error {
+	e.waker.Known(sb.SandboxID)
+	rec := session.New(sb.SandboxID, host.Name(), session.Running, "created", time.Now())
+	rec.Template = template
+	rec = rec.WithMetadata(metadata, e.cfg.OwnerKey, e.cfg.ProjectKey)
+	if _, err := e.store.Adopt(ctx, rec); err != nil && !errors.Is(err, session.ErrConflict) {
+		return fmt.Errorf("storing the record of sandbox %q: %w", sb.SandboxID, err)
+	}
+	_, err := e.view.Until(ctx, sb.SandboxID, func(s *session.Snapshot) bool { return s != nil })
+	return err
+}
+
+// Update implements api.Actor.
+func (e *Engine) Update(ctx context.Context, id string, p api.Patch, ifMatch int64) (api.Sandbox, error) {
+	if err := e.configure(ctx, id, ifMatch, func(r *session.Record) {
+		set(&r.IdleTimeout, p.IdleTimeout)
+		set(&r.WakePolicy, p.WakePolicy)
+		set(&r.Owner, p.Owner)
+		set(&r.Project, p.Project)
+	}); err != nil {
+		return api.Sandbox{}, err
+	}
+	return e.Get(ctx, id)
+}
+
+func set[T any](field *T, o api.Optional[T]) {
+	if o.Set {
+		*field = o.Value
+	}
+}
+
+// configure changes settings, again where something else of the record has
+// changed meanwhile. Whoever demanded a revision gets the conflict.
+func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change func(*session.Record)) error {
+	for {
+		s := e.get(id)
+		if s == nil {
+			return api.ErrNotFound
+		}
+		if ifMatch != 0 && s.Revision != ifMatch {
+			return session.ErrConflict
+		}
+		next := s.Record
+		change(&next)
+		stored, err := e.store.Configure(ctx, next)
+		if err == nil {
+			_, err = e.view.Until(ctx, id, func(s *session.Snapshot) bool { return s == nil || s.Revision >= stored.Revision })
+		}
+		if !errors.Is(err, session.ErrConflict) || ifMatch != 0 {
+			return explain(err)
+		}
+	}
+}
+
+// Kill implements api.Actor.
+func (e *Engine) Kill(ctx context.Context, id string) error {
+	if err := e.know(ctx, id); err != nil {
+		return err
+	}
+	s := e.get(id)
+	if s == nil {
+		return api.ErrNotFound
+	}
+	host, err := e.hosts.of(s.Record)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := host.API().Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
+		return err
+	}
+	return e.killed(ctx, id, "killed by hand")
+}
+
+// Killed implements api.E2BBackend.
+func (e *Engine) Killed(ctx context.Context, id string) error {
+	return e.killed(context.WithoutCancel(ctx), id, "killed through the E2B API")
+}
+
+// killed writes KILLED over whatever the record says, until it lands.
+func (e *Engine) killed(ctx context.Context, id, why string) error {
+	for {
+		s := e.get(id)
+		if s == nil || s.State == session.Killed {
+			return nil
+		}
+		next, err := s.Settle(session.Killed, why, time.Now())
+		if err != nil {
+			return err
+		}
+		stored, err := e.store.Settle(ctx, next)
+		if err == nil {
+			_, err = e.view.Until(ctx, id, func(s *session.Snapshot) bool { return s == nil || s.Revision >= stored.Revision })
+		}
+		if !errors.Is(err, session.ErrConflict) {
+			return explain(err)
+		}
+	}
+}
+
+// explain gives the API's error for one of ours.
+func explain(err error) error {
+	var inUse *pauser.InUseError
+	var notYet *wake.NotYetError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &inUse):
+		return &api.InUseError{What: inUse.What}
+	case errors.Is(err, wake.ErrKilled):
+		return api.ErrKilled
+	case errors.Is(err, wake.ErrUnknown), errors.Is(err, wake.ErrGone), errors.Is(err, pauser.ErrGone), errors.Is(err, ErrGone):
+		return api.ErrNotFound
+	case errors.As(err, &notYet):
+		return &api.UnavailableError{Reason: err.Error(), RetryAfter: notYet.RetryAfter}
+	}
+	return err
+}

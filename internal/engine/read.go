@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/store"
+)
+
+// Get implements api.Reader.
+func (e *Engine) Get(_ context.Context, id string) (api.Sandbox, error) {
+	s := e.get(id)
+	if s == nil {
+		return api.Sandbox{}, api.ErrNotFound
+	}
+	return e.show(s), nil
+}
+
+// show tells what is known of a session as people ask for it.
+func (e *Engine) show(s *session.Snapshot) api.Sandbox {
+	timeout := e.timeout(s.Record)
+	sb := api.Sandbox{Record: s.Record, ActivityKind: s.Activity.Kind, AwakeBecause: []string{}}
+	sb.IdleTimeout = session.Duration(timeout)
+	if at, kind := e.lastActivity(s); !at.IsZero() {
+		sb.LastActivity, sb.ActivityKind = &at, kind
+	}
+	if at, ok := s.PauseAt(timeout); ok {
+		// by the wall clock, however the monotonic one was read
+		wall := time.Now().Add(time.Until(at)).Round(0)
+		sb.PauseAt = &wall
+	}
+	if s.State == session.Running {
+		sb.AwakeBecause = append(sb.AwakeBecause, e.awakeBecause(s)...)
+	}
+	return sb
+}
+
+// lastActivity is the stored time, or this process's own where that is later.
+func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
+	at, kind := s.Activity.LastActivity, s.Activity.Kind
+	if quiet, what, ok := e.visits.Quiet(s.SandboxID); ok {
+		if own := time.Now().Add(-quiet).Round(0); own.After(at) {
+			return own, what
+		}
+	}
+	return at, kind
+}
+
+// awakeBecause says in words what keeps a running sandbox from its deadline.
+func (e *Engine) awakeBecause(s *session.Snapshot) []string {
+	var because []string
+	for _, what := range e.inUse(s.SandboxID) {
+		because = append(because, what+" through this proxy")
+	}
+	for _, p := range s.Presence {
+		if p.Node != e.store.Node() {
+			because = append(because, "in use through proxy "+p.Node)
+		}
+	}
+	for _, h := range s.Holds {
+		because = append(because, fmt.Sprintf("hold %q until %s", h.Name, h.ExpiresAt.Format(time.RFC3339)))
+	}
+	if len(because) == 0 && s.Open() {
+		because = append(because, "a visit has just ended")
+	}
+	return because
+}
+
+// List implements api.Reader.
+func (e *Engine) List(_ context.Context, f api.Filter) (api.Page, error) {
+	page := api.Page{Sandboxes: []api.Sandbox{}}
+	query := store.Query{Owner: f.Owner, Project: f.Project, Host: f.Host, After: f.After}
+	if len(f.States) == 1 {
+		query.State = f.States[0]
+	}
+	all, _ := e.view.List(query)
+	for _, sb := range all {
+		if !shows(f, sb.Record) {
+			continue
+		}
+		if len(page.Sandboxes) == f.Limit {
+			page.Next = page.Sandboxes[f.Limit-1].SandboxID
+			break
+		}
+		page.Sandboxes = append(page.Sandboxes, e.show(&sb.Snapshot))
+	}
+	return page, nil
+}
+
+func shows(f api.Filter, r session.Record) bool {
+	if f.Claimed && r.Owner == "" && r.Project == "" {
+		return false
+	}
+	if len(f.States) == 0 {
+		return true
+	}
+	for _, state := range f.States {
+		if r.State == state {
+			return true
+		}
+	}
+	return false
+}
+
+// History implements api.Reader.
+func (e *Engine) History(ctx context.Context, id string, before int64, limit int) ([]api.HistoryLine, error) {
+	if e.get(id) == nil {
+		return nil, api.ErrNotFound
+	}
+	lines, err := e.store.History(ctx, id, before, limit)
+	if err != nil {
+		return nil, &api.UnavailableError{Reason: err.Error()}
+	}
+	out := make([]api.HistoryLine, len(lines))
+	for i, l := range lines {
+		out[i] = api.HistoryLine{Revision: l.Revision, Transition: l.Transition}
+	}
+	return out, nil
+}
+
+// Status implements api.Reader.
+func (e *Engine) Status(context.Context) api.Status {
+	s := api.Status{
+		Node:          e.store.Node(),
+		Leader:        api.Leader{Me: e.leading.Load()},
+		Sandboxes:     make(map[session.State]int),
+		BrokenRecords: len(e.view.Broken()),
+		Uptime:        session.Duration(time.Since(e.started).Round(time.Second)),
+	}
+	if s.Leader.Me {
+		s.Leader.Node = s.Node
+	}
+	if _, ok := e.view.Contact(); ok {
+		s.Store.OK = true
+	} else {
+		s.Store.Error = "the session store can't be reached: nothing is paused until it is back"
+	}
+	all, _ := e.view.List(store.Query{})
+	for _, sb := range all {
+		s.Sandboxes[sb.State]++
+	}
+	failed := e.pauser.LastSweep().Errors
+	for _, h := range e.cfg.Hosts {
+		s.Hosts = append(s.Hosts, hostHealth(h, failed))
+	}
+	return s
+}
+
+func hostHealth(h Host, failed map[string]string) api.HostHealth {
+	health := api.HostHealth{Name: h.Name(), Freezer: h.Freezer()}
+	health.OK = failed[h.Name()] == ""
+	health.Error = failed[h.Name()]
+	return health
+}
