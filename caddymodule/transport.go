@@ -130,7 +130,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case f.probes:
+		return res, nil
+	case res.StatusCode == http.StatusSwitchingProtocols:
 		return res, f.meterUpgrade(r, res)
 	}
 	f.visit.Answer()
@@ -308,7 +311,7 @@ func (a *attempts) probed(res *http.Response, err error) (*http.Response, error)
 // bump counts a byte. A visit that has been quiet for the idle timeout, and so
 // was let go, counts again; its presence follows.
 func (f *flight) bump() {
-	if !f.visit.Bump() && !f.probes {
+	if !f.probes && !f.visit.Bump() {
 		f.visit.Force()
 	}
 }

@@ -188,19 +188,19 @@ func (t *Tracker) Requests() (n int) {
 	return n
 }
 
-// Quiet tells how long ago the last counted byte of a sandbox passed this
-// proxy, and what it was; ok is false when none did.
-func (t *Tracker) Quiet(id string) (quiet time.Duration, kind string, ok bool) {
+// Last tells when the last counted byte of a sandbox passed this proxy, by the
+// wall clock, and what it was; ok is false when none did.
+func (t *Tracker) Last(id string) (at time.Time, kind string, ok bool) {
 	v, found := t.uses.Load(id)
 	if !found {
-		return 0, "", false
+		return time.Time{}, "", false
 	}
 	u := v.(*use)
 	last := u.last.Load()
 	if last == 0 {
-		return 0, "", false
+		return time.Time{}, "", false
 	}
-	return time.Duration(t.now() - last), u.lastKind(), true
+	return t.start.Add(time.Duration(last)).Round(0), u.kind.load(), true
 }
 
 // tick is how often visits are looked over for silence and lost presence.

@@ -226,8 +226,6 @@ func (u *use) bump(now int64, kind string) {
 	}
 }
 
-func (u *use) lastKind() string { return u.kind.load() }
-
 // dirty gives what a flush should write.
 func (u *use) dirty(now int64) (Bump, bool) {
 	if !u.unsaved.Swap(false) {

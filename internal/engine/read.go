@@ -28,9 +28,8 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 		sb.LastActivity, sb.ActivityKind = &at, kind
 	}
 	if at, ok := s.PauseAt(timeout); ok {
-		// by the wall clock, however the monotonic one was read
-		wall := time.Now().Add(time.Until(at)).Round(0)
-		sb.PauseAt = &wall
+		at = at.Round(0) // people read it by the wall clock
+		sb.PauseAt = &at
 	}
 	if s.State == session.Running {
 		sb.AwakeBecause = append(sb.AwakeBecause, e.awakeBecause(s)...)
@@ -41,10 +40,8 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 // lastActivity is the stored time, or this process's own where that is later.
 func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
 	at, kind := s.Activity.LastActivity, s.Activity.Kind
-	if quiet, what, ok := e.visits.Quiet(s.SandboxID); ok {
-		if own := time.Now().Add(-quiet).Round(0); own.After(at) {
-			return own, what
-		}
+	if own, what, ok := e.visits.Last(s.SandboxID); ok && own.After(at) {
+		return own, what
 	}
 	return at, kind
 }
