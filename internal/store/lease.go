@@ -90,9 +90,14 @@ func (k *keeper) begin(ctx context.Context) (Lease, error) {
 		k.s.revoke(ctx, l.ID)
 		return Lease{}, fmt.Errorf("putting node %q: %w", k.s.cfg.Node, explain(err))
 	}
+	k.publish(l)
+	return l, nil
+}
+
+// publish takes its own copy: what was published never changes.
+func (k *keeper) publish(l Lease) {
 	k.current.Store(&l)
 	k.s.contact.answered(l.Until.Add(-k.s.cfg.LeaseTTL), time.Now())
-	return l, nil
 }
 
 // nodeValue is what stands under nodes/{node}. It is for people.
@@ -121,8 +126,7 @@ func (k *keeper) hold(ctx context.Context, l Lease) error {
 		switch {
 		case err == nil:
 			l = renewed
-			k.current.Store(&l)
-			k.s.contact.answered(l.Until.Add(-k.s.cfg.LeaseTTL), time.Now())
+			k.publish(l)
 		case errors.Is(err, rpctypes.ErrLeaseNotFound) || !l.Alive(time.Now(), 0):
 			return err
 		case ctx.Err() == nil:

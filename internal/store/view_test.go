@@ -314,7 +314,7 @@ func TestLastActive(t *testing.T) {
 		t.Error("it lies in the future")
 	}
 	before := sb.LastActive
-	rev = r.put("activity/s", `{"open":true,"quietMs":1}`)
+	rev = r.put("activity/s", `{"open":true}`)
 	sb = r.see("s", "a fresh activity", func(sb *store.Sandbox) bool { return sb.ActivityRevision == rev })
 	if !sb.LastActive.After(before) {
 		t.Error("a fresh activity has not moved it")
