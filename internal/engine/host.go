@@ -152,6 +152,35 @@ func (h pauseHost) State(ctx context.Context, rec session.Record) (session.State
 	return state, err
 }
 
+func (h pauseHost) Remaining(ctx context.Context, rec session.Record) (time.Duration, error) {
+	host, err := h.of(rec)
+	if err != nil {
+		return 0, err
+	}
+	got, err := host.API().Get(ctx, rec.SandboxID)
+	switch {
+	case e2b.IsNotFound(err):
+		return 0, pauser.ErrGone
+	case err != nil:
+		return 0, err
+	case got.State != e2b.StateRunning:
+		return 0, pauser.ErrGone
+	}
+	return time.Until(got.EndAt), nil
+}
+
+func (h pauseHost) Extend(ctx context.Context, rec session.Record, d time.Duration) error {
+	host, err := h.of(rec)
+	if err != nil {
+		return err
+	}
+	err = host.API().SetTimeout(ctx, rec.SandboxID, d)
+	if e2b.IsNotFound(err) || e2b.IsConflict(err) { // it does not run any more
+		return pauser.ErrGone
+	}
+	return err
+}
+
 func (h pauseHost) Lists(ctx context.Context) map[string]pauser.List {
 	lists := make(map[string]pauser.List, len(h.list))
 	for _, host := range h.list {

@@ -204,6 +204,15 @@ func (e *Engine) Kill(ctx context.Context, id string) error {
 	return e.killed(ctx, id, "killed by hand")
 }
 
+// TimeoutSet implements api.E2BBackend. The record is written as it is, which
+// makes the leader look at the host's end time again, in whatever process it is.
+func (e *Engine) TimeoutSet(ctx context.Context, id string) error {
+	if e.State(id) != session.Running {
+		return nil // the host is asked when it runs
+	}
+	return e.configure(context.WithoutCancel(ctx), id, 0, func(*session.Record) {})
+}
+
 // Killed implements api.E2BBackend.
 func (e *Engine) Killed(ctx context.Context, id string) error {
 	return e.killed(context.WithoutCancel(ctx), id, "killed through the E2B API")

@@ -16,10 +16,14 @@ type leader struct {
 	term Term
 
 	deadlines *deadlines
+	ahead     ahead
 	dirty     *dirtySet
 	atWork    map[string]bool // sessions that a worker is busy with
 	done      chan string     // a worker has ended
 	slots     chan struct{}   // bounds the workers
+
+	looked     chan aheadLook // an end time was looked at
+	aheadSlots chan struct{}  // bounds the lookers
 
 	settledAt time.Time
 	epoch     uint64
@@ -27,16 +31,21 @@ type leader struct {
 	nextSweep time.Time
 }
 
-// maxWorkers is how many pauses one leader has under way at the same time.
-const maxWorkers = 64
+const (
+	// maxWorkers is how many pauses one leader has under way at the same time.
+	maxWorkers = 64
+	// maxLookers is how many hosts' end times it looks at at the same time.
+	maxLookers = 8
+)
 
 // Lead does the leader's work until ctx ends, and returns when all that it
 // began has ended, too: a pause call is never cut short.
 func (p *Pauser) Lead(ctx context.Context, term Term) {
 	l := &leader{
 		Pauser: p, term: term,
-		deadlines: newDeadlines(), dirty: newDirtySet(),
+		deadlines: newDeadlines(), ahead: newAhead(), dirty: newDirtySet(),
 		atWork: make(map[string]bool), done: make(chan string), slots: make(chan struct{}, maxWorkers),
+		looked: make(chan aheadLook), aheadSlots: make(chan struct{}, maxLookers),
 	}
 	l.settledAt, l.epoch = p.store.SettledAt()
 	stop := p.store.Watch(l.dirty.add)
@@ -66,12 +75,17 @@ func (l *leader) run(ctx context.Context) {
 		case id := <-l.done:
 			delete(l.atWork, id)
 			l.schedule(id)
+		case look := <-l.looked:
+			if l.ahead.seen[look.id] == look.revision {
+				l.ahead.checks.set(look.id, look.at)
+			}
 		case <-l.swept:
 			l.swept = nil
 		case <-timer.C:
 		case now := <-every.C:
 			l.checkContact()
 			l.settleAbandoned(ctx)
+			l.startAhead(ctx, now)
 			l.maybeSweep(ctx, now)
 		}
 		timer.Reset(l.startDue(ctx, time.Now()))
@@ -84,6 +98,7 @@ func (l *leader) schedule(id string) {
 		return // looked at again when its worker has ended
 	}
 	s := l.store.Get(id)
+	l.ahead.follow(id, s, time.Now())
 	if s == nil || s.State != session.Running {
 		l.deadlines.remove(id)
 		return
@@ -186,6 +201,43 @@ func (l *leader) settleAbandoned(ctx context.Context) {
 			})
 		}
 	}
+}
+
+// startAhead sees to the hosts' end times. A second more or less is nothing
+// beside their margin.
+func (l *leader) startAhead(ctx context.Context, now time.Time) {
+	for {
+		id, at, ok := l.ahead.checks.next()
+		if !ok || at.After(now) {
+			return
+		}
+		s := l.store.Get(id)
+		if s == nil || s.State != session.Running {
+			l.ahead.checks.remove(id)
+			continue
+		}
+		select {
+		case l.aheadSlots <- struct{}{}:
+		default:
+			return // the rest comes with the next tick
+		}
+		l.ahead.checks.set(id, now.Add(askTimeout)) // unless the answer says otherwise
+		l.ops.Go(func() {
+			again := l.keepAhead(ctx, s)
+			<-l.aheadSlots
+			select {
+			case l.looked <- aheadLook{id, s.Revision, time.Now().Add(again)}:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// aheadLook says when a session's end time is to be looked at again.
+type aheadLook struct {
+	id       string
+	revision int64 // of the record that it was looked at for
+	at       time.Time
 }
 
 func (l *leader) maybeSweep(ctx context.Context, now time.Time) {

@@ -97,6 +97,11 @@ type Host interface {
 	Pause(ctx context.Context, rec session.Record) error
 	// State asks for the sandbox's state: Running or Paused; ErrGone as above.
 	State(ctx context.Context, rec session.Record) (session.State, error)
+	// Remaining asks how long the host will let the sandbox run on by itself;
+	// ErrGone as above, also for one that does not run.
+	Remaining(ctx context.Context, rec session.Record) (time.Duration, error)
+	// Extend makes the host let a running sandbox run for d from now.
+	Extend(ctx context.Context, rec session.Record, d time.Duration) error
 	// Lists gives, by host name, the records of all that the hosts know, not
 	// stored yet; a host that can't be listed is an error under its name.
 	Lists(ctx context.Context) map[string]List
