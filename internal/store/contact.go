@@ -11,19 +11,19 @@ import (
 // without the store only after having tried for longer (4 s) than maxSilence,
 // and by then the leader must know that its decisions are void.
 const (
-	keepAliveEvery = time.Second     // unless a third of the TTL is less
-	keepAliveTry   = 2 * time.Second // one attempt
+	beatEvery = time.Second     // unless a third of the TTL is less
+	beatTry   = 2 * time.Second // one attempt
 )
 
 func maxSilence(ttl time.Duration) time.Duration {
 	return beatOf(ttl) + tryOf(ttl) + 500*time.Millisecond
 }
 
-func beatOf(ttl time.Duration) time.Duration { return min(keepAliveEvery, ttl/3) }
-func tryOf(ttl time.Duration) time.Duration  { return min(keepAliveTry, ttl/3) }
+func beatOf(ttl time.Duration) time.Duration { return min(beatEvery, ttl/3) }
+func tryOf(ttl time.Duration) time.Duration  { return min(beatTry, ttl/3) }
 
-// contact is whether the store can be reached: keep-alives are answered and
-// the watch stands. Each loss raises the epoch, so that two looks at it that
+// contact is whether the store can be reached: the beats of the keeper are
+// answered and the watch stands. Each loss raises the epoch, so that two looks at it that
 // show the same epoch mean that it was in reach all the time between.
 type contact struct {
 	log        *zap.Logger
@@ -31,9 +31,9 @@ type contact struct {
 
 	mu       sync.Mutex // guards the following fields
 	epoch    uint64
-	lease    bool      // the last keep-alive was answered
+	lease    bool      // there is one, and the last beat was answered
 	watch    bool      // the view is being fed
-	lastSent time.Time // when the last answered keep-alive was sent
+	lastSent time.Time // when the last answered beat was sent
 }
 
 func newContact(log *zap.Logger, maxSilence time.Duration) *contact {
@@ -52,7 +52,7 @@ func (c *contact) state(now time.Time) (epoch uint64, ok bool) {
 // c.mu must be held.
 func (c *contact) unsyncedCheckSilence(now time.Time) {
 	if c.lease && now.Sub(c.lastSent) > c.maxSilence {
-		c.unsyncedLose(&c.lease, "no answer to keep-alives in time", nil)
+		c.unsyncedLose(&c.lease, "no answer in time", nil)
 	}
 }
 
@@ -76,7 +76,7 @@ func (c *contact) unsyncedGain(part *bool) {
 	}
 }
 
-// answered notes that a keep-alive sent at the given time was acknowledged.
+// answered notes that a beat sent at the given time was acknowledged.
 func (c *contact) answered(sent, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,7 @@ func (c *contact) answered(sent, now time.Time) {
 	c.unsyncedGain(&c.lease)
 }
 
-// unanswered notes that a keep-alive failed or that the lease is lost.
+// unanswered notes that a beat failed or that the lease is lost.
 func (c *contact) unanswered(why string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -26,6 +28,9 @@ const (
 
 	// startTimeout bounds a start whose context doesn't.
 	startTimeout = time.Minute
+
+	// etcdDir is etcd's own folder in ours
+	etcdDir = "etcd"
 
 	// defragment at start what would give back more than this many MB
 	defragmentAbove = 64
@@ -53,6 +58,10 @@ type Embedded struct {
 func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	lock, err := lockDir(cfg.Dir)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkDatabase(cfg.Dir); err != nil {
+		lock.Close()
 		return nil, err
 	}
 	e := &Embedded{lock: lock, log: newServerLog(cfg.Logger)}
@@ -105,10 +114,27 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// checkDatabase opens the database as etcd would: where etcd can't, it panics
+// in a goroutine of its own, or waits for another etcd to let go of it.
+func checkDatabase(dir string) error {
+	path := filepath.Join(dir, etcdDir, "member", "snap", "db")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if errors.Is(err, berrors.ErrTimeout) {
+		err = errors.New("it is in use by another process")
+	}
+	if err != nil {
+		return fmt.Errorf("opening the database of etcd, %q: %w", path, err)
+	}
+	return db.Close()
+}
+
 func embedConfig(cfg EmbeddedConfig, log *serverLog) *embed.Config {
 	c := embed.NewConfig()
 	c.Name = "sandman"
-	c.Dir = filepath.Join(cfg.Dir, "etcd")
+	c.Dir = filepath.Join(cfg.Dir, etcdDir)
 	c.ListenClientUrls, c.ListenPeerUrls = nil, nil
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.QuotaBackendBytes = cfg.QuotaBytes
@@ -122,38 +148,27 @@ func embedConfig(cfg EmbeddedConfig, log *serverLog) *embed.Config {
 	return c
 }
 
-// start runs StartEtcd, which may panic, end the goroutine by its logger or
-// wait for ever, and makes an error of each of these.
+// start runs StartEtcd, which may panic, or end its goroutine by its logger,
+// and makes an error of that. It can't be given up: half a server would hold
+// on to the folder.
 func start(ctx context.Context, log *serverLog, c *embed.Config) (*embed.Etcd, error) {
-	type result struct {
-		etcd *embed.Etcd
-		err  error
-	}
-	started := make(chan result, 1)
+	var server *embed.Etcd
+	err := errors.New("the folder can't be used") // unless StartEtcd returns
+	done := make(chan struct{})
 	go func() {
-		r := result{err: errors.New("the folder can't be used")} // unless StartEtcd returns
+		defer close(done)
 		defer func() {
 			if p := recover(); p != nil {
-				r.err = fmt.Errorf("the folder is damaged, or from a newer version: %v", p)
+				err = fmt.Errorf("the folder is damaged, or from a newer version: %v", p)
 			}
-			started <- r
 		}()
-		r.etcd, r.err = embed.StartEtcd(c)
+		server, err = embed.StartEtcd(c)
 	}()
-	select {
-	case r := <-started:
-		if r.err != nil {
-			return nil, log.reason(r.err)
-		}
-		return r.etcd, awaitReady(ctx, log, r.etcd)
-	case <-ctx.Done():
-		go func() { // its goroutine can't be stopped: close what it may still bring
-			if r := <-started; r.etcd != nil {
-				r.etcd.Close()
-			}
-		}()
-		return nil, fmt.Errorf("it does not come up: %w", ctx.Err())
+	<-done
+	if err != nil {
+		return nil, log.reason(err)
 	}
+	return server, awaitReady(ctx, log, server)
 }
 
 func awaitReady(ctx context.Context, log *serverLog, server *embed.Etcd) error {

@@ -152,18 +152,25 @@ func (g *guard) run(ctx context.Context, l Lease) {
 		case t = <-g.term:
 		case <-ticker.C:
 		}
-		renewed, err := g.s.keepAlive(ctx, l)
-		if err == nil {
-			l = renewed
-			g.expire.Reset(g.left(l))
-		}
-		if err == nil && t.Key != "" {
+		var err error
+		if l, err = g.renew(ctx, l); err == nil && t.Key != "" {
 			err = g.s.checkTerm(ctx, t)
 		}
 		if gone(err) {
 			g.end(err)
 		}
 	}
+}
+
+func (g *guard) renew(ctx context.Context, l Lease) (Lease, error) {
+	if !g.s.dueForRenewal(l) {
+		return l, nil
+	}
+	renewed, err := g.s.keepAlive(ctx, l)
+	if err == nil {
+		g.expire.Reset(g.left(renewed))
+	}
+	return renewed, err
 }
 
 // gone tells that there is no more to hope for; all other errors may pass

@@ -122,18 +122,47 @@ func (k *keeper) hold(ctx context.Context, l Lease) error {
 			continue // an earlier one
 		case <-timer.C:
 		}
-		renewed, err := k.s.keepAlive(ctx, l)
+		renewed, err := k.beat(ctx, l)
 		switch {
 		case err == nil:
 			l = renewed
-			k.publish(l)
 		case errors.Is(err, rpctypes.ErrLeaseNotFound) || !l.Alive(time.Now(), 0):
 			return err
 		case ctx.Err() == nil:
-			k.s.contact.unanswered("keep-alive failed", err)
+			k.s.contact.unanswered("no answer", err)
 		}
 		timer.Reset(beat)
 	}
+}
+
+// beat makes sure that the store is in reach: by a keep-alive when it is time
+// for one, otherwise by looking at the node's key, which costs etcd less (a
+// keep-alive is a stream, and logs in anew where there is a password).
+func (k *keeper) beat(ctx context.Context, l Lease) (Lease, error) {
+	if k.s.dueForRenewal(l) {
+		renewed, err := k.s.keepAlive(ctx, l)
+		if err == nil {
+			k.publish(renewed)
+		}
+		return renewed, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryOf(k.s.cfg.LeaseTTL))
+	defer cancel()
+	sent := time.Now()
+	resp, err := k.s.client.Get(ctx, k.s.keys.node(k.s.cfg.Node), clientv3.WithKeysOnly())
+	switch {
+	case err != nil:
+		return l, fmt.Errorf("looking at node %q: %w", k.s.cfg.Node, explain(err))
+	case len(resp.Kvs) == 0:
+		return l, fmt.Errorf("node %q is gone: %w", k.s.cfg.Node, rpctypes.ErrLeaseNotFound)
+	}
+	k.s.contact.answered(sent, time.Now())
+	return l, nil
+}
+
+// dueForRenewal leaves time for several attempts.
+func (s *Store) dueForRenewal(l Lease) bool {
+	return time.Until(l.Until) < s.cfg.LeaseTTL*3/4
 }
 
 // grant asks for a new lease.

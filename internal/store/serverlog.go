@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -65,7 +66,7 @@ func (l *serverLog) passes(e zapcore.Entry, fields []zapcore.Field) bool {
 func (l *serverLog) reason(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.worst == "" {
+	if l.worst == "" || strings.Contains(l.worst, err.Error()) {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, l.worst)
