@@ -135,7 +135,7 @@ func (r *runningEngine) start(a *App, client *store.Client) error {
 		hosts = append(hosts, h.Host)
 	}
 	e, err := engine.New(client, engine.Config{
-		Prefix: a.Etcd.Prefix, Version: version(),
+		Prefix: a.Etcd.Prefix, Version: version(), Exclusive: a.Etcd.Embedded,
 		IdleTimeout: time.Duration(a.IdleTimeout), CheckEvery: time.Duration(a.CheckEvery),
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),

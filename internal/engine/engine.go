@@ -40,6 +40,10 @@ type Config struct {
 	// project are taken from.
 	OwnerKey, ProjectKey string
 
+	// Exclusive says that no other process can use the store, as where it is
+	// embedded: after a loss of contact nobody else needs time to come back.
+	Exclusive bool
+
 	Hosts  []Host // the first creates new sandboxes
 	Logger *zap.Logger
 }
@@ -95,7 +99,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
-	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node()}
+	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
 	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey}
 	e.visits = activity.New(visitStore{e}, activity.Config{
 		Resolution: cfg.ActivityResolution, Idle: e.idle, Linger: func(id string) time.Duration { return session.Linger(e.idle(id)) },
@@ -258,13 +262,18 @@ func (e *Engine) inUse(id string) []string {
 	return what
 }
 
+// settleAlone is the settle period of a process that has the store to itself:
+// its own tracker puts presence again for all that it serves.
+const settleAlone = time.Second
+
 // settlePeriod is when this process may pause again after it lost contact with
 // the store, or began to lead: by then every proxy that can reach the store
 // has put presence again for what it serves.
 type settlePeriod struct {
-	view *store.View
-	span time.Duration
-	node string
+	view  *store.View
+	span  time.Duration
+	node  string
+	alone bool // no other process can use the store
 
 	mu    sync.Mutex // guards the following fields
 	known bool       // epoch is that of a contact that was made
@@ -286,6 +295,8 @@ func (s *settlePeriod) now() (time.Time, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case !ok && s.alone, s.known && s.epoch != epoch && s.alone:
+		s.at = time.Now().Add(settleAlone)
 	case !ok:
 		s.at = time.Now().Add(s.span)
 	case !s.known:
@@ -300,6 +311,9 @@ func (s *settlePeriod) now() (time.Time, uint64) {
 
 // wait is the period at a start: none where no other proxy can be serving.
 func (s *settlePeriod) wait() time.Duration {
+	if s.alone { // whoever used it before has died
+		return 0
+	}
 	for _, n := range s.view.Nodes() {
 		if n != s.node {
 			return s.span
