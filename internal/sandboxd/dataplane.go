@@ -68,7 +68,7 @@ func (d *dataPlane) serve(w http.ResponseWriter, r *http.Request, t e2b.Target) 
 		e2b.WriteSandboxNotFound(w, r, t.SandboxID)
 		return
 	}
-	d.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
+	serveDuplex(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)), d.proxy)
 }
 
 // authorised wants the traffic token where the sandbox has one. envd has a token

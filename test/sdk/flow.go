@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -51,7 +53,7 @@ func run(tb testing.TB, version string, h Host, env ...string) {
 	install(tb)
 	cmd := exec.Command("node", "flow.mjs", version)
 	cmd.Dir = dir()
-	cmd.Env = append(os.Environ(), "E2B_API_URL="+h.APIURL, "E2B_API_KEY="+h.APIKey)
+	cmd.Env = append(environ(), "E2B_API_URL="+h.APIURL, "E2B_API_KEY="+h.APIKey)
 	cmd.Env = append(cmd.Env, env...)
 	// node's own group, so that a flow that hangs goes as a whole
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -62,6 +64,11 @@ func run(tb testing.TB, version string, h Host, env ...string) {
 		tb.Fatalf("the flow of %s: %v\n%s", version, err, out)
 	}
 	tb.Logf("%s", out)
+}
+
+// environ is ours without what would lead an SDK elsewhere.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "E2B_") })
 }
 
 // install gets the SDKs by the lock file, once: tests of several packages may

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -41,7 +43,7 @@ func newFront(tb testing.TB, sandboxURL string) front {
 			p.Out.Host = label + ".localhost:" + to.Port()
 		},
 	}
-	srv := httptest.NewUnstartedServer(http.Handler(proxy))
+	srv := httptest.NewUnstartedServer(wholeBodies(proxy))
 	cert, caFile := certificate(tb)
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	srv.EnableHTTP2 = true
@@ -49,6 +51,23 @@ func newFront(tb testing.TB, sandboxURL string) front {
 	tb.Cleanup(srv.Close)
 	_, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
 	return front{domain: "e2b.test:" + port, caFile: caFile}
+}
+
+// wholeBodies reads each request to its end before it is sent on: over HTTP/1,
+// which the old SDK speaks, ReverseProxy breaks a stream off whose answer begins
+// before that.
+func wholeBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // certificate is one that signs itself; node is told to trust the file.

@@ -2,6 +2,8 @@ package sdk_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/sandboxd"
 	"github.com/sandman-proxy/sandman/test/sdk"
 )
@@ -32,7 +35,9 @@ func startHost(t *testing.T, env ...string) sdk.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	url := ""
 	t.Cleanup(func() {
+		killAll(t, url)
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("sandboxd after SIGTERM: %v", err)
@@ -43,8 +48,21 @@ func startHost(t *testing.T, env ...string) sdk.Host {
 		t.Fatalf("sandboxd printed no address: %v", err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
-	url := line[strings.LastIndex(line, " ")+1 : len(line)-1]
+	url = line[strings.LastIndex(line, " ")+1 : len(line)-1]
 	return sdk.Host{APIURL: url, SandboxURL: url, APIKey: sandboxd.DefaultAPIKey}
+}
+
+// killAll ends what a flow that failed has left: sandboxes outlive their host.
+func killAll(t *testing.T, url string) {
+	c := e2b.NewClient(url, sandboxd.DefaultAPIKey, nil)
+	left, err := c.List(context.Background())
+	for _, s := range left {
+		t.Errorf("sandbox %s is left", s.SandboxID)
+		err = errors.Join(err, c.Kill(context.Background(), s.SandboxID))
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSDK_theWholeFlow(t *testing.T) {

@@ -303,9 +303,9 @@ func (c *command) write(in *process.ProcessInput, cancelled <-chan struct{}) err
 	if w == nil {
 		return errNoInput
 	}
-	stop := make(chan struct{})
-	defer close(stop)
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(stopped)
 		select {
 		case <-cancelled:
 			_ = w.SetWriteDeadline(time.Unix(1, 0))
@@ -313,9 +313,9 @@ func (c *command) write(in *process.ProcessInput, cancelled <-chan struct{}) err
 		}
 	}()
 	_, err := w.Write(data)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		_ = w.SetWriteDeadline(time.Time{})
-	}
+	close(stop)
+	<-stopped // the deadline must not be set once it is cleared
+	_ = w.SetWriteDeadline(time.Time{})
 	if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
 		return errEnded
 	}
