@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"reflect"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 	maxBody = 256 << 10
 	// bodyWithin is how long a client may take to send it.
 	bodyWithin = 10 * time.Second
-	// maxName bounds owners, projects and templates.
+	// maxName bounds owners and projects.
 	maxName = 256
 )
 
@@ -180,6 +181,12 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, tokenKey{}, token))
 }
 
+// response describes an answer that huma does not know of.
+func (s *server) response(description, contentType string, body reflect.Type) *huma.Response {
+	schema := s.api.OpenAPI().Components.Schemas.Schema(body, true, "")
+	return &huma.Response{Description: description, Content: map[string]*huma.MediaType{contentType: {Schema: schema}}}
+}
+
 func roleOf(op *huma.Operation) Role { return Role(op.Security[0][scheme][0]) }
 
 // add registers an operation. Handle gets the token that the request brought;
@@ -188,6 +195,10 @@ func add[I, O any](s *server, role Role, op huma.Operation, handle func(context.
 	op.Security = []map[string][]string{{scheme: {string(role)}}}
 	op.MaxBodyBytes, op.BodyReadTimeout = maxBody, bodyWithin
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = s.response("Any other error", problemType, reflect.TypeFor[Problem]())
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		token, _ := ctx.Value(tokenKey{}).(Token)
 		out, err := handle(ctx, token, in)

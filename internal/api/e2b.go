@@ -197,7 +197,7 @@ func (p *passThrough) fail(w http.ResponseWriter, r *http.Request, id string, er
 	default:
 		p.Log.Error("an E2B API call failed", zap.String("sandbox", id), zap.Error(err))
 		setRetryAfter(w, 0)
-		e2b.WriteError(w, http.StatusServiceUnavailable, "The sandbox is busy, try again: "+err.Error())
+		e2b.WriteError(w, http.StatusServiceUnavailable, "This could not be done at the moment, try again")
 	}
 }
 

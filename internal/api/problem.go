@@ -156,7 +156,10 @@ func toProblem(_ huma.Context, _ string, v any) (any, error) {
 		lines = append(lines, strings.TrimPrefix(e.Location+": "+e.Message, ": "))
 	}
 	p.Detail = strings.Join(lines, "; ")
-	if p.Detail == "" {
+	switch {
+	case m.Status == http.StatusUnsupportedMediaType:
+		p.Detail = "Send the body as application/json."
+	case p.Detail == "":
 		p.Detail = m.Detail
 	}
 	p.Detail += fmt.Sprintf(" (see %s/openapi.json)", prefix)

@@ -40,7 +40,7 @@ func (s *server) addSandboxes() {
 		OperationID: "add-sandbox", Method: http.MethodPost, Path: "/sandboxes", DefaultStatus: http.StatusCreated,
 		Summary:     "Register or create a sandbox",
 		Description: "With sandboxID one that a host knows is registered: 201, or 200 if it was registered already. With template a new one is made: 201.",
-		Responses:   map[string]*huma.Response{"200": s.registeredBefore()},
+		Responses:   map[string]*huma.Response{"200": s.response("It was registered already", "application/json", reflect.TypeFor[Sandbox]())},
 		Errors:      []int{http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusBadGateway},
 	}, s.addSandbox)
 	add(s, RoleViewer, huma.Operation{
@@ -73,14 +73,6 @@ func (s *server) addSandboxes() {
 		Summary: "What became of a sandbox, and why", Description: "The newest transition first.",
 		Errors: []int{http.StatusNotFound},
 	}, s.history)
-}
-
-func (s *server) registeredBefore() *huma.Response {
-	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Sandbox](), true, "")
-	return &huma.Response{
-		Description: "It was registered already.",
-		Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
-	}
 }
 
 // permit tells whether the bearer may know of the sandbox. What it may not

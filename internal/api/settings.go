@@ -17,19 +17,9 @@ import (
 // maxIdleTimeout keeps a slip of the keyboard from meaning "for ever".
 const maxIdleTimeout = 365 * 24 * time.Hour
 
-// liftDeadline takes back the deadline for the body, which has been read. It
-// would pass in the middle of the work, which takes longer, and cancel it.
-func liftDeadline(ctx huma.Context) []error {
-	_ = ctx.SetReadDeadline(time.Time{}) // where none could be set, none is to be lifted
-	return nil
-}
-
 type addInput struct {
 	Body newSandbox
 }
-
-// Resolve is called by huma when the request has been read.
-func (*addInput) Resolve(ctx huma.Context) []error { return liftDeadline(ctx) }
 
 type newSandbox struct {
 	SandboxID string            `json:"sandboxID,omitempty" pattern:"^[a-z0-9]{1,64}$" patternDescription:"an ID of 1 to 64 of a to z and 0 to 9" doc:"Register the sandbox that a host knows by this ID."`
@@ -82,9 +72,6 @@ type updateInput struct {
 	IfMatch string `header:"If-Match" doc:"An ETag of this sandbox: change it only if nobody else has."`
 	Body    Patch
 }
-
-// Resolve is called by huma when the request has been read.
-func (*updateInput) Resolve(ctx huma.Context) []error { return liftDeadline(ctx) }
 
 // Resolve checks the settings.
 func (p *Patch) Resolve(huma.Context) []error {

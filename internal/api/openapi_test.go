@@ -1,0 +1,169 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/session"
+)
+
+// route is an operation of the OpenAPI file.
+type route struct {
+	method, path string
+	role         api.Role
+}
+
+// routes reads the operations from the file itself, so that none escapes the
+// tests that walk them.
+func (c *client) routes(t *testing.T) []route {
+	t.Helper()
+	var document struct {
+		Servers []struct {
+			URL string `json:"url"`
+		} `json:"servers"`
+		Paths map[string]map[string]struct {
+			Security []map[string][]string `json:"security"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(c.document, &document); err != nil {
+		t.Fatal(err)
+	}
+	var all []route
+	for _, path := range slices.Sorted(maps.Keys(document.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(document.Paths[path])) {
+			security := document.Paths[path][method].Security
+			if len(security) != 1 || len(security[0]["token"]) != 1 {
+				t.Fatalf("%s %s names no role: %v", method, path, security)
+			}
+			all = append(all, route{strings.ToUpper(method), document.Servers[0].URL + path, api.Role(security[0]["token"][0])})
+		}
+	}
+	return all
+}
+
+// target fills in the path's ID, and body is what the route takes.
+func (r route) target(id string) string { return strings.ReplaceAll(r.path, "{id}", id) }
+
+func (r route) body(id string) string {
+	switch {
+	case r.method == http.MethodPatch:
+		return `{"idleTimeout":"1h"}`
+	case r.method == http.MethodPost && !r.ofOne():
+		return fmt.Sprintf(`{"sandboxID":%q}`, id)
+	default:
+		return ""
+	}
+}
+
+// ofOne tells whether the route is one sandbox's.
+func (r route) ofOne() bool { return strings.Contains(r.path, "{id}") }
+
+func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, newMemory(), zap.NewNop())
+	if ok, errs := c.valid.ValidateDocument(); !ok {
+		for _, err := range errs {
+			t.Error(err)
+		}
+	}
+	want := []route{
+		{"GET", "/api/v1/sandboxes", api.RoleViewer},
+		{"POST", "/api/v1/sandboxes", api.RoleOperator},
+		{"DELETE", "/api/v1/sandboxes/{id}", api.RoleAdmin},
+		{"GET", "/api/v1/sandboxes/{id}", api.RoleViewer},
+		{"PATCH", "/api/v1/sandboxes/{id}", api.RoleOperator},
+		{"GET", "/api/v1/sandboxes/{id}/history", api.RoleViewer},
+		{"POST", "/api/v1/sandboxes/{id}/pause", api.RoleOperator},
+		{"POST", "/api/v1/sandboxes/{id}/resume", api.RoleOperator},
+		{"GET", "/api/v1/status", api.RoleViewer},
+	}
+	if got := c.routes(t); !slices.Equal(got, want) {
+		t.Errorf("the file has\n%v, want\n%v", got, want)
+	}
+}
+
+func TestOpenAPI_stateFilterKnowsEveryState(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, newMemory(), zap.NewNop())
+	for _, state := range session.States() {
+		if a := c.call(t, admin, "GET", "/api/v1/sandboxes?state="+string(state), ""); a.status != http.StatusOK {
+			t.Errorf("%s: %s", state, a)
+		}
+	}
+}
+
+// TestRoles_everyRoute walks every route of the file with every token.
+func TestRoles_everyRoute(t *testing.T) {
+	t.Parallel()
+	ranks := map[api.Role]int{api.RoleViewer: 1, api.RoleOperator: 2, api.RoleAdmin: 3}
+	callers := []struct {
+		secret string
+		role   api.Role // "": none
+	}{{"", ""}, {"no-such-secret", ""}, {viewer, api.RoleViewer}, {operator, api.RoleOperator}, {admin, api.RoleAdmin}, {alice, api.RoleAdmin}, {aliceSee, api.RoleViewer}}
+	for _, r := range newClient(t, newMemory(), zap.NewNop()).routes(t) {
+		for _, caller := range callers {
+			t.Run(fmt.Sprintf("%s %s by %s", r.method, r.path, caller.secret), func(t *testing.T) {
+				t.Parallel()
+				m := newMemory()
+				m.put("ialice", "alice", "")
+				c := newClient(t, m, zap.NewNop())
+				a := c.call(t, caller.secret, r.method, r.target("ialice"), r.body("ialice"))
+				switch {
+				case caller.role == "":
+					if a.status != http.StatusUnauthorized || !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer ") {
+						t.Errorf("%s, %q", a, a.header.Get("WWW-Authenticate"))
+					}
+				case ranks[caller.role] < ranks[r.role]:
+					if a.status != http.StatusForbidden {
+						t.Errorf("%s", a)
+					}
+				case a.status >= 300:
+					t.Errorf("%s", a)
+				}
+				if calls := m.changes(); a.status >= 300 && len(calls) > 0 {
+					t.Errorf("refused, and done: %v", calls)
+				}
+			})
+		}
+	}
+}
+
+// TestOwners_anotherOnesSandboxLooksLikeNone walks every route with the tokens
+// that may not know of a sandbox: no answer may tell it from one that isn't.
+func TestOwners_anotherOnesSandboxLooksLikeNone(t *testing.T) {
+	t.Parallel()
+	for _, r := range newClient(t, newMemory(), zap.NewNop()).routes(t) {
+		for name, secret := range map[string]string{"another owner": bob, "a viewer, of what is nobody's": viewer} {
+			t.Run(fmt.Sprintf("%s %s by %s", r.method, r.path, name), func(t *testing.T) {
+				t.Parallel()
+				m := newMemory()
+				m.put("ihers", map[string]string{bob: "alice"}[secret], "")
+				c := newClient(t, m, zap.NewNop())
+				hers := c.call(t, secret, r.method, r.target("ihers"), r.body("ihers"))
+				if !r.ofOne() && secret == viewer && r.method == http.MethodPost {
+					return // forbidden as such
+				}
+				if r.ofOne() || r.method == http.MethodPost {
+					none := c.call(t, secret, r.method, r.target("inone"), r.body("inone"))
+					if hers.String() != none.String() {
+						t.Errorf("%s is told from %s", hers, none)
+					}
+				}
+				if strings.Contains(hers.body, "ihers") || strings.Contains(hers.body, "RUNNING") && secret == bob {
+					t.Errorf("it is seen in %s", hers)
+				}
+				if sb, _ := m.Get(t.Context(), "ihers"); sb.Revision != 1 {
+					t.Errorf("it was changed: %+v", sb)
+				}
+			})
+		}
+	}
+}
