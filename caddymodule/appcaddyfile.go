@@ -16,6 +16,7 @@ func init() {
 
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
+		d.Next() // for the line in the error
 		return nil, d.Err("sandman already specified")
 	}
 	var a App

@@ -40,11 +40,12 @@ func init() {
 // address. Answers are flushed as they come, and a reload leaves WebSockets
 // open.
 func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next() // consume directive name
 	matchers, err := h.ExtractMatcherSet()
 	if err != nil {
 		return nil, err
 	}
-	h.Next() // consume directive name
+	h.Next() // the matcher is gone, and the dispenser at its start again
 	if h.NextArg() {
 		return nil, h.ArgErr()
 	}
