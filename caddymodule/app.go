@@ -182,6 +182,9 @@ func (a *App) Validate() error {
 			return errors.New("host local can't be used with a shared etcd: other proxies could not reach its sandboxes; run cmd/sandboxd and name its URL as the host")
 		}
 	}
+	if err := api.CheckTokens(a.tokens); err != nil {
+		return err
+	}
 	return a.Etcd.validate()
 }
 

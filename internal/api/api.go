@@ -48,7 +48,7 @@ type server struct {
 // New returns the JSON API, which answers under /api/v1. The error says what
 // is wrong with the tokens.
 func New(cfg Config) (http.Handler, error) {
-	if err := checkTokens(cfg.Tokens); err != nil {
+	if err := CheckTokens(cfg.Tokens); err != nil {
 		return nil, fmt.Errorf("setting up the API: %w", err)
 	}
 	s := &server{Config: cfg, mux: http.NewServeMux()}

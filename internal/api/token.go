@@ -64,8 +64,9 @@ func HashSecret(s string) ([sha256.Size]byte, error) {
 	return [sha256.Size]byte(b), nil
 }
 
-// checkTokens refuses what would make a token mean two things or nothing.
-func checkTokens(tokens []Token) error {
+// CheckTokens refuses what would make a token mean two things or nothing, as
+// [New] does.
+func CheckTokens(tokens []Token) error {
 	names, hashes := map[string]bool{}, map[[sha256.Size]byte]string{}
 	for _, t := range tokens {
 		switch other, same := hashes[t.Hash]; {
