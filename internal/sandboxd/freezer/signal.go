@@ -47,40 +47,51 @@ func (g *signalGroup) stopAll(ctx context.Context) (stopped, held []int, err err
 		if err != nil {
 			return stopped, held, err
 		}
-		settled := true
+		fresh := false
 		for _, p := range tree {
-			switch {
-			case p.Dead:
-			case known[p.PID]:
-				settled = settled && p.Stopped
-			case p.Stopped && p.PID != g.root:
-				known[p.PID] = true
+			if p.Dead || known[p.PID] {
+				continue
+			}
+			known[p.PID], fresh = true, true
+			if p.Stopped && p.PID != g.root {
 				held = append(held, p.PID)
-			default:
-				known[p.PID] = true
-				settled = false
-				if err := signal(p.PID, syscall.SIGSTOP); err != nil {
-					return stopped, held, err
-				}
-				stopped = append(stopped, p.PID)
+				continue
+			}
+			stopped = append(stopped, p.PID)
+			if err := stop(ctx, p.PID); err != nil {
+				return stopped, held, err
 			}
 		}
-		if settled {
+		if !fresh {
 			return stopped, held, nil
-		}
-		if err := pause(ctx); err != nil {
-			return stopped, held, err
 		}
 	}
 }
 
-// pause gives the kernel a moment to stop a process that was in a system call;
-// there is no event for it but to the parent, which is stopped.
+// stop returns when the process has stopped, or is gone. Its children come only
+// then: a shell that is still on its way out of wait(2) would see them stop.
+func stop(ctx context.Context, pid int) error {
+	if err := signal(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		p, err := proctree.Get(pid)
+		if errors.Is(err, proctree.ErrGone) || p.Dead || p.Stopped {
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// pause gives the kernel a moment: of a process that stops there is no event but
+// to its parent.
 func pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(200 * time.Microsecond):
+	case <-time.After(50 * time.Microsecond):
 		return nil
 	}
 }
@@ -126,7 +137,11 @@ func (g *signalGroup) Frozen() (bool, error) {
 // Kill stops the tree first, so that nobody escapes by having children, and
 // kills the root last: with it goes the knowledge of who belongs to it.
 func (g *signalGroup) Kill(ctx context.Context) error {
-	stopped, held, err := g.stopAll(ctx)
+	_, _, err := g.stopAll(ctx)
+	var tree []proctree.Process
+	if err == nil {
+		tree, err = g.tree()
+	}
 	if errors.Is(err, proctree.ErrGone) {
 		return nil
 	}
@@ -134,25 +149,22 @@ func (g *signalGroup) Kill(ctx context.Context) error {
 		return fmt.Errorf("killing process %d and its descendants: %w", g.root, err)
 	}
 	var errs []error
-	for _, pid := range slices.Backward(append(stopped, held...)) {
-		if pid != g.root {
-			errs = append(errs, signal(pid, syscall.SIGKILL))
-		}
+	for _, p := range slices.Backward(tree) {
+		errs = append(errs, signal(p.PID, syscall.SIGKILL))
 	}
-	errs = append(errs, signal(g.root, syscall.SIGKILL))
-	return errors.Join(append(errs, g.awaitDeath(ctx))...)
+	for _, p := range tree {
+		errs = append(errs, awaitDeath(ctx, p))
+	}
+	return errors.Join(errs...)
 }
 
-func (g *signalGroup) awaitDeath(ctx context.Context) error {
-	for {
-		p, err := proctree.Get(g.root)
-		if errors.Is(err, proctree.ErrGone) || p.Dead {
-			return nil
-		}
+func awaitDeath(ctx context.Context, p proctree.Process) error {
+	for proctree.Alive(p.PID, p.Identity) {
 		if err := pause(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // tree is the root and its descendants; [proctree.ErrGone] if the root is gone.
