@@ -12,15 +12,11 @@ func TestPausedBehindOurBack_theNextRequestIsAnswered(t *testing.T) {
 	host := startSandboxd(t, "")
 	s := start(t, options{host: host.url})
 	id, before := s.startAppIn(t)
-	if a := host.rest(t, http.MethodPost, "/sandboxes/"+id+"/pause", "{}"); a.status != http.StatusNoContent {
-		t.Fatalf("pausing straight at the host: %s", a)
-	}
+	host.pauseBehindOurBack(t, id)
 	requireContinued(t, before, s.mustAsk(t, id), 1)
 
 	// and with a body, which then has to be sent a second time
-	if a := host.rest(t, http.MethodPost, "/sandboxes/"+id+"/pause", "{}"); a.status != http.StatusNoContent {
-		t.Fatalf("pausing straight at the host: %s", a)
-	}
+	host.pauseBehindOurBack(t, id)
 	body := strings.Repeat("body ", 10_000)
 	if a := s.mustDo(t, s.request(t.Context(), http.MethodPost, id, appPort, "/echo", strings.NewReader(body))); a.status != http.StatusOK || a.body != body {
 		t.Errorf("wanted the body of %d bytes back, got %d bytes: %s", len(body), len(a.body), a)

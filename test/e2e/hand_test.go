@@ -14,7 +14,7 @@ func TestPauseByHand_sparesADownloadUnlessForced(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{})
 	id, before := s.startAppIn(t)
-	download := s.beginDownload(t, id)
+	download := s.beginDownload(t, id, downloadSeconds)
 
 	a := s.call(t, http.MethodPost, "/sandboxes/"+id+"/pause", "")
 	if p := requireProblem(t, a, http.StatusConflict); !strings.Contains(p.Detail, "/slow") && !strings.Contains(p.Detail, "request") {
@@ -30,7 +30,7 @@ func TestPauseByHand_sparesADownloadUnlessForced(t *testing.T) {
 		t.Errorf("the download that was under way: %v; %s", got.err, got.answer)
 	}
 
-	download = s.beginDownload(t, id)
+	download = s.beginDownload(t, id, downloadSeconds)
 	if a := s.call(t, http.MethodPost, "/sandboxes/"+id+"/pause?force=true", ""); a.status != http.StatusOK {
 		t.Fatalf("pausing by force: %s", a)
 	}
@@ -67,9 +67,9 @@ type result struct {
 }
 
 // beginDownload starts a download of a byte a second and returns when its first byte has come.
-func (s *sandman) beginDownload(t *testing.T, id string) <-chan result {
+func (s *sandman) beginDownload(t *testing.T, id string, seconds int) <-chan result {
 	t.Helper()
-	r := s.request(t.Context(), http.MethodGet, id, appPort, fmt.Sprintf("/slow?seconds=%d", downloadSeconds), nil)
+	r := s.request(t.Context(), http.MethodGet, id, appPort, fmt.Sprintf("/slow?seconds=%d", seconds), nil)
 	res, err := s.http.Do(r)
 	if err != nil {
 		t.Fatalf("beginning a download: %v", err)

@@ -21,7 +21,7 @@ func TestTwoLocalHosts_neverMeet(t *testing.T) {
 	second := start(t, options{data: filepath.Join(dir, "second")})
 	own := second.startApps(t, each)
 	for id, state := range own {
-		if !strings.HasPrefix(state.Home, second.data) {
+		if !strings.HasPrefix(state.Home, second.dir) {
 			t.Errorf("sandbox %s of the second host was answered from %s", id, state.Home)
 		}
 		if answered, err := second.ask(t.Context(), id); err != nil || answered.Pid != state.Pid {
@@ -34,7 +34,7 @@ func TestTwoLocalHosts_neverMeet(t *testing.T) {
 	}
 
 	// the first one comes back and finds its own as they were
-	again := start(t, options{data: first.data})
+	again := start(t, options{data: first.dir})
 	for id, before := range orphans {
 		requireContinued(t, before, again.mustAsk(t, id), 1)
 		again.pause(t, id)
@@ -58,11 +58,11 @@ func TestLocalHost_refusesToShareItsFolder(t *testing.T) {
 	s := start(t, options{})
 	id, before := s.startAppIn(t)
 	cmd := exec.CommandContext(t.Context(), sandmanBinary, "run", "--config", filepath.Join(repository, "Caddyfile"))
-	cmd.Dir = filepath.Dir(s.data)
+	cmd.Dir = filepath.Dir(s.dir)
 	cmd.Env = append(s.process.cmd.Env, "SANDMAN_PORT=0")
 	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), s.data) {
-		t.Errorf("a second Sandman on the same folder: %v, without a word on %s:\n%s", err, s.data, out)
+	if err == nil || !strings.Contains(string(out), s.dir) {
+		t.Errorf("a second Sandman on the same folder: %v, without a word on %s:\n%s", err, s.dir, out)
 	}
 	requireContinued(t, before, s.mustAsk(t, id), 1)
 }

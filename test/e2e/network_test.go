@@ -17,7 +17,7 @@ func TestQuickStart_listensOnLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{})
 	s.create(t) // with a sandbox, whose daemon listens too
-	listeners := listenersOf(t, append(processesOf(s.data), descendants(s.process.cmd.Process.Pid)...))
+	listeners := listenersOf(t, append(processesOf(s.dir), descendants(s.process.cmd.Process.Pid)...))
 	if !slices.Contains(listeners, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.port))) {
 		t.Errorf("its own listener on port %d is not among %v", s.port, listeners)
 	}

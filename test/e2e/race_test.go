@@ -16,17 +16,23 @@ import (
 
 func TestRequest_atAnyMomentOfAPauseIsAnswered(t *testing.T) {
 	t.Parallel()
+	inProcess := func(*testing.T) string { return "" }
+	host := func(faults string) func(*testing.T) string {
+		return func(t *testing.T) string { return startSandboxd(t, faults).url }
+	}
 	for _, test := range []struct {
-		name   string
-		faults string
-		pause  time.Duration // how long a pause takes
+		name  string
+		host  func(*testing.T) string
+		pause time.Duration // how long a pause takes
 	}{
-		{name: "of a fast host", pause: 20 * time.Millisecond},
-		{name: "of a host that takes 3 s", faults: "pause_delay=3s", pause: 3 * time.Second},
+		{name: "of the local host", host: inProcess, pause: 20 * time.Millisecond},
+		{name: "of a fast host", host: host(""), pause: 20 * time.Millisecond},
+		{name: "of a fast host that cuts connections", host: host("cut_connections"), pause: 20 * time.Millisecond},
+		{name: "of a host that takes 3 s", host: host("pause_delay=3s"), pause: 3 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, options{host: startSandboxd(t, test.faults).url})
+			s := start(t, options{host: test.host(t)})
 			s.askAround(t, pauseMoments(test.pause), func(id string) error { return s.tryPause(t, id) })
 		})
 	}

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ type options struct {
 	idle time.Duration // SANDMAN_IDLE_TIMEOUT
 	host string        // SANDMAN_HOST
 	data string        // SANDMAN_DATA, to start again on what another one left
+
+	caddyfile *strings.Replacer // what is another in the repository's Caddyfile
 }
 
 // sandman is the program under test. Its E2B API and data plane are its own fields.
@@ -30,7 +33,7 @@ type sandman struct {
 	*e2b
 	port    int
 	url     string
-	data    string
+	dir     string // SANDMAN_DATA
 	idle    time.Duration
 	process *process
 }
@@ -43,9 +46,8 @@ func start(t *testing.T, o options) *sandman {
 		o.data = filepath.Join(shortDir(t), "d")
 	}
 	port := freePort(t)
-	s := &sandman{port: port, url: local(port), data: o.data, idle: o.idle, e2b: newE2B(local(port)+"/e2b", local(port))}
-	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), sandmanBinary,
-		"run", "--config", filepath.Join(repository, "Caddyfile"))
+	s := &sandman{port: port, url: local(port), dir: o.data, idle: o.idle, e2b: newE2B(local(port)+"/e2b", local(port))}
+	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), sandmanBinary, "run", "--config", o.config(t))
 	s.process.await(t, func() bool {
 		a, err := s.do(s.apiRequest(t, http.MethodGet, "/status", ""))
 		return err == nil && a.status == http.StatusOK
@@ -56,6 +58,24 @@ func start(t *testing.T, o options) *sandman {
 		}
 	})
 	return s
+}
+
+// config returns the name of the Caddyfile to run.
+func (o options) config(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(repository, "Caddyfile")
+	if o.caddyfile == nil {
+		return name
+	}
+	quickStart, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name = filepath.Join(filepath.Dir(o.data), "Caddyfile")
+	if err := os.WriteFile(name, []byte(o.caddyfile.Replace(string(quickStart))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func (s *sandman) environment(o options) map[string]string {
@@ -94,12 +114,15 @@ func (s *sandman) call(t *testing.T, method, path, body string) answer {
 
 // record is what the tests read of a sandbox as the API shows it.
 type record struct {
-	SandboxID string     `json:"sandboxID"`
-	State     string     `json:"state"`
-	Reason    string     `json:"reason"`
-	Since     time.Time  `json:"since"`
-	PauseAt   *time.Time `json:"pauseAt"`
-	Totals    struct {
+	SandboxID    string     `json:"sandboxID"`
+	State        string     `json:"state"`
+	Reason       string     `json:"reason"`
+	Since        time.Time  `json:"since"`
+	IdleTimeout  string     `json:"idleTimeout"`
+	LastActivity *time.Time `json:"lastActivity"`
+	AwakeBecause []string   `json:"awakeBecause"`
+	PauseAt      *time.Time `json:"pauseAt"`
+	Totals       struct {
 		Pauses int `json:"pauses"`
 		Wakes  int `json:"wakes"`
 	} `json:"totals"`

@@ -1,12 +1,15 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sandman-proxy/sandman/test/sdk"
 )
 
 // pauseScript pauses a sandbox twice by the SDK, and tells what it was told.
@@ -24,7 +27,7 @@ console.log(JSON.stringify([first, asleep, second, awake, await again.kill()]))
 func TestSDK_pauseIsTrueAndFalseOnlyIfItSleptBefore(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{})
-	got := s.node(t, "--input-type=module", "--eval", pauseScript)
+	got := s.node(t, nil, "--input-type=module", "--eval", pauseScript)
 	if want := `[true,"paused",false,"running",true]`; strings.TrimSpace(got) != want {
 		t.Errorf("pause, state, pause, state after connect and kill: wanted %s, got %s", want, got)
 	}
@@ -48,31 +51,53 @@ console.log(JSON.stringify([running, before.stdout === after.stdout, await sandb
 func TestSDK_findsASandboxThatSleptAsItWas(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{idle: 3 * time.Second})
-	got := s.node(t, "--input-type=module", "--eval", sleepScript)
+	got := s.node(t, nil, "--input-type=module", "--eval", sleepScript)
 	if want := `[false,true,"kept"]`; strings.TrimSpace(got) != want {
 		t.Errorf("isRunning while asleep, same daemon, file: wanted %s, got %s", want, got)
 	}
 }
 
-// The flow that the SDK's packages pass straight against the host, they pass through Sandman.
+// The flow that the SDK's packages pass straight against the host, they pass through Sandman, too.
 func TestSDK_flowPassesThroughSandman(t *testing.T) {
 	t.Parallel()
-	flows, _ := filepath.Glob(filepath.Join(repository, "test/sdk/flow*.mjs"))
-	if len(flows) == 0 {
-		t.Fatal("test/sdk holds no flow")
-	}
 	s := start(t, options{})
-	for _, flow := range flows {
-		t.Logf("%s:\n%s", flow, s.node(t, flow))
+	for _, version := range []string{sdk.Latest, sdk.Version} {
+		t.Run(version, func(t *testing.T) {
+			sdk.Run(t, version, sdk.Host{APIURL: s.api, SandboxURL: s.data, APIKey: apiKey})
+		})
 	}
 }
 
-// node runs a script with the SDK's packages, pointed at Sandman, and returns its standard output.
-func (s *sandman) node(t *testing.T, args ...string) string {
+// As against E2B itself, the SDK finds each sandbox by a name of its own, over TLS and HTTP/2, under the
+// domain that it was told when the sandbox was made. It is the only way that old versions know.
+func TestSDK_flowPassesByNamesOverTLS(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	s := start(t, options{caddyfile: strings.NewReplacer(
+		"persist_config off", "persist_config off\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"domain localhost:{$SANDMAN_PORT:8080}", fmt.Sprintf("domain e2b.test:%d", port),
+		"http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf("https://*.e2b.test:%d {\n\tbind 127.0.0.1\n\ttls internal\n\tsandman_proxy\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", port),
+	)})
+	root := filepath.Join(filepath.Dir(s.dir), "caddy/pki/authorities/local/root.crt")
+	env := []string{"NODE_EXTRA_CA_CERTS=" + root, "NODE_OPTIONS=--import=" + filepath.Join(repository, "test/sdk/resolve.mjs")}
+	for _, version := range []string{sdk.Latest, sdk.Beta} {
+		t.Run(version, func(t *testing.T) {
+			t.Log(s.node(t, env, "flow.mjs", version))
+		})
+	}
+}
+
+// node runs a script with the SDK's packages, pointed at Sandman, and returns its standard output. With
+// no names of their own its sandboxes are found by headers.
+func (s *sandman) node(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "node", args...)
 	cmd.Dir = filepath.Join(repository, "test/sdk") // where its node_modules are
-	cmd.Env = append(os.Environ(), "E2B_API_KEY="+apiKey, "E2B_API_URL="+s.api, "E2B_SANDBOX_URL="+s.data)
+	cmd.Env = append(os.Environ(), "E2B_API_KEY="+apiKey, "E2B_API_URL="+s.api)
+	if env == nil {
+		env = []string{"E2B_SANDBOX_URL=" + s.data}
+	}
+	cmd.Env = append(cmd.Env, env...)
 	var errors strings.Builder
 	cmd.Stderr = &errors
 	out, err := cmd.Output()

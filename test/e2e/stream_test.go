@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +92,118 @@ func TestWebSocket_thatOnlyPingsLetsTheSandboxSleep(t *testing.T) {
 		if err := c.Ping(ctx); err != nil {
 			t.Errorf("the stream was left open, and does not answer a ping: %v", err)
 		}
+	}
+}
+
+// A tab forgotten overnight goes on at the first key press in the morning: the message wakes the
+// sandbox and is answered on the connection that was open all the time.
+func TestWebSocket_thatSleptWakesTheSandboxByItsNextMessage(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		host func(*testing.T) string
+	}{
+		{"on the local host", func(*testing.T) string { return "" }},
+		{"on a host of its own", func(t *testing.T) string { return startSandboxd(t, "").url }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, options{host: test.host(t), idle: 3 * time.Second})
+			id, before := s.startAppIn(t)
+			c := s.dial(t, id)
+			for n := 1; n <= 2; n++ {
+				requireEcho(t, c, "good night")
+				s.requirePausedOnTime(t, id, time.Now())
+				requireStill(t, filepath.Join(before.Home, "ticks"))
+				requireEcho(t, c, "good morning")
+				if r := s.record(t, id); r.State != "RUNNING" || r.Totals.Pauses != n || r.Totals.Wakes != n {
+					t.Errorf("after %d sleeps that a message ended the sandbox is %+v", n, r)
+				}
+			}
+			requireContinued(t, before, s.mustAsk(t, id), 1)
+		})
+	}
+}
+
+// A host that cuts connections at a pause, as E2B does, leaves a client that knows to come again.
+func TestWebSocket_thatTheHostCutsIsClosedSoThatItComesAgain(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{host: startSandboxd(t, "cut_connections").url, idle: 3 * time.Second})
+	id, before := s.startAppIn(t)
+	c := s.dial(t, id)
+	requireEcho(t, c, "good night")
+	ctx, cancel := context.WithTimeout(t.Context(), s.idle+late)
+	defer cancel()
+	if _, _, err := c.Read(ctx); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("closed with %v, wanted status 1012", err)
+	}
+	requireEcho(t, s.dial(t, id), "good morning")
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+func TestEventStream_keepsTheSandboxAwakeWhileItSpeaks(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 3 * time.Second})
+	id, before := s.startAppIn(t)
+	events := s.listen(t, id, 500*time.Millisecond)
+	watch := s.watchAwake(t, id)
+	for range 4 * s.idle / (500 * time.Millisecond) {
+		events.next(t, 3*time.Second)
+	}
+	watch.end(t)
+	events.close()
+	s.requirePausedOnTime(t, id, time.Now())
+
+	// one that is silent is a forgotten tab
+	events = s.listen(t, id, 0)
+	events.next(t, time.Second) // at once, not when a buffer is full
+	s.requirePausedOnTime(t, id, time.Now())
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+// eventStream is an EventSource's connection.
+type eventStream struct {
+	lines chan string
+	close func()
+}
+
+// listen opens the app's stream of an event in each period, 0: one at the beginning only.
+func (s *sandman) listen(t *testing.T, id string, every time.Duration) *eventStream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	r := s.request(ctx, http.MethodGet, id, appPort, fmt.Sprintf("/events?every=%d", every.Milliseconds()), nil)
+	r.Header.Set("Accept", "text/event-stream")
+	res, err := s.http.Do(r)
+	if err != nil {
+		t.Fatalf("opening a stream of events: %v", err)
+	}
+	e := &eventStream{lines: make(chan string), close: cancel}
+	go func() {
+		defer res.Body.Close()
+		defer close(e.lines)
+		for scanner := bufio.NewScanner(res.Body); scanner.Scan(); {
+			if line, ok := strings.CutPrefix(scanner.Text(), "data: "); ok {
+				select {
+				case e.lines <- line:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return e
+}
+
+func (e *eventStream) next(t *testing.T, within time.Duration) {
+	t.Helper()
+	select {
+	case _, ok := <-e.lines:
+		if !ok {
+			t.Fatal("the stream of events has ended")
+		}
+	case <-time.After(within):
+		t.Fatalf("no event within %s", within)
 	}
 }
 

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -29,6 +31,7 @@ const (
 type app struct {
 	counter atomic.Int64
 	ticks   atomic.Int64
+	uploads atomic.Int64
 	memory  []byte // random, never written again
 
 	mu   sync.Mutex // guards the following field and its offset
@@ -52,13 +55,24 @@ func main() {
 	if a.file, err = os.Create("lines"); err != nil {
 		log.Fatalf("creating the file to keep open: %v", err)
 	}
-	go a.tick()
+	ticks, err := os.Create("ticks")
+	if err != nil {
+		log.Fatalf("creating the file of ticks: %v", err)
+	}
+	a.tick(ticks) // the first one before anybody can ask
+	go func() {
+		for range time.Tick(tickEvery) {
+			a.tick(ticks)
+		}
+	}()
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /state", a.state)
 	mux.HandleFunc("/echo", echo)
 	mux.HandleFunc("GET /slow", slow)
-	mux.HandleFunc("/upload", upload)
+	mux.HandleFunc("/upload", a.upload)
+	mux.HandleFunc("GET /events", events)
+	mux.HandleFunc("GET /file", a.download)
 	mux.HandleFunc("GET /ws", socket)
 	port := os.Getenv("PORT")
 	if port == "" {
@@ -67,17 +81,11 @@ func main() {
 	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("SANDBOX_IP"), port), mux))
 }
 
-// tick counts in memory, and in the size of the file "ticks", which a test can see from outside.
-func (a *app) tick() {
-	file, err := os.Create("ticks")
-	if err != nil {
-		log.Fatalf("creating the file of ticks: %v", err)
-	}
-	for range time.Tick(tickEvery) {
-		a.ticks.Add(1)
-		if _, err := file.WriteString("."); err != nil {
-			log.Fatalf("writing a tick: %v", err)
-		}
+// tick counts in memory, and in the size of a file, which a test can see from outside.
+func (a *app) tick(file *os.File) {
+	a.ticks.Add(1)
+	if _, err := file.WriteString("."); err != nil {
+		log.Fatalf("writing a tick: %v", err)
 	}
 }
 
@@ -139,14 +147,49 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("."))
 }
 
-// upload answers with the checksum of the body that it has read to the end.
-func upload(w http.ResponseWriter, r *http.Request) {
+// upload answers with the checksum of the body that it has read to the end, and says in a header how
+// many there were.
+func (a *app) upload(w http.ResponseWriter, r *http.Request) {
 	hash := sha256.New()
 	if _, err := io.Copy(hash, r.Body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	w.Header().Set("Uploads", strconv.FormatInt(a.uploads.Add(1), 10))
 	_, _ = io.WriteString(w, hex.EncodeToString(hash.Sum(nil)))
+}
+
+// events sends server-sent events: one at once, then one every "every" milliseconds, or none any more
+// where that is 0.
+func events(w http.ResponseWriter, r *http.Request) {
+	every, err := strconv.Atoi(r.FormValue("every"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var next <-chan time.Time
+	if every > 0 {
+		ticker := time.NewTicker(time.Duration(every) * time.Millisecond)
+		defer ticker.Stop()
+		next = ticker.C
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for n := 0; ; n++ {
+		if _, err := fmt.Fprintf(w, "data: %d\n\n", n); err != nil {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-next:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// download serves the memory as a file, whole or in parts.
+func (a *app) download(w http.ResponseWriter, r *http.Request) {
+	http.ServeContent(w, r, "memory.bin", time.Unix(1, 0), bytes.NewReader(a.memory))
 }
 
 // socket echoes messages until the other side closes; pings are answered by the library.

@@ -1,0 +1,151 @@
+package e2e_test
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// larger than what is kept of a body that may have to be sent again
+const largeBody = 64 << 20
+
+// A request that is known to meet a sleeping sandbox waits unread: a body of any size arrives whole.
+func TestLargeUpload_toASleepingSandboxWaitsUnreadAndArrivesWhole(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{host: startSandboxd(t, "resume_delay=2s").url})
+	id, before := s.startAppIn(t)
+	s.pause(t, id)
+	for _, chunked := range []bool{false, true} {
+		body := newCountedBody(largeBody)
+		r := s.request(t.Context(), http.MethodPost, id, appPort, "/upload", body)
+		if !chunked {
+			r.ContentLength = largeBody
+		}
+		asleep := time.AfterFunc(time.Second, func() { body.early.Store(body.read.Load()) })
+		a := s.mustDo(t, r)
+		if asleep.Stop() {
+			t.Error("the sandbox was awake before its host can have woken it")
+		}
+		if a.status != http.StatusOK || a.body != body.sum() {
+			t.Errorf("wanted the checksum of %d bytes, got %s", largeBody, a)
+		}
+		// the kernel's buffers take their part, and nobody else
+		if early := body.early.Load(); early > largeBody/2 {
+			t.Errorf("%d bytes of the body were read while the sandbox slept", early)
+		}
+		s.pause(t, id)
+	}
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+// A POST that met the host's "paused" is sent again from what was kept of its body, and is carried out
+// once. One of which more was sent than is kept is refused, with the sandbox awake for the next attempt.
+func TestUpload_thatMetASandboxPausedBehindOurBack(t *testing.T) {
+	t.Parallel()
+	host := startSandboxd(t, "")
+	s := start(t, options{host: host.url})
+	id, before := s.startAppIn(t)
+	var arrived int
+	upload := func(size int64) answer {
+		t.Helper()
+		body := newCountedBody(size)
+		r := s.request(t.Context(), http.MethodPost, id, appPort, "/upload", body)
+		r.ContentLength = size
+		a := s.mustDo(t, r)
+		if a.status == http.StatusOK {
+			arrived++
+			if a.body != body.sum() || a.header.Get("Uploads") != strconv.Itoa(arrived) {
+				t.Errorf("upload %d, of %d bytes, was seen as number %q: %s", arrived, size, a.header.Get("Uploads"), a)
+			}
+		}
+		s.awaitState(t, time.Second, id, "RUNNING")
+		return a
+	}
+	for _, size := range []int64{1, 100_000, 1 << 20} {
+		host.pauseBehindOurBack(t, id)
+		if a := upload(size); a.status != http.StatusOK {
+			t.Errorf("a POST of %d bytes: %s", size, a)
+		}
+	}
+	host.pauseBehindOurBack(t, id)
+	if a := upload(largeBody); a.status != http.StatusOK { // the host said so before too much was sent
+		requireProblem(t, a, http.StatusServiceUnavailable)
+		if a.header.Get("Retry-After") == "" {
+			t.Errorf("no Retry-After in %v", a.header)
+		}
+	}
+	if a := upload(largeBody); a.status != http.StatusOK {
+		t.Errorf("a POST of %d bytes to a sandbox that is awake: %s", largeBody, a)
+	}
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+// HEAD, ranges and conditions are the app's own business, also as the request that wakes.
+func TestHeadAndRange_ofASleepingSandbox(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	id, before := s.startAppIn(t)
+	ask := func(method string, header ...string) answer {
+		t.Helper()
+		s.pause(t, id)
+		r := s.request(t.Context(), method, id, appPort, "/file", nil)
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		return s.mustDo(t, r)
+	}
+	whole := ask(http.MethodGet)
+	sum := sha256.Sum256([]byte(whole.body))
+	if whole.status != http.StatusOK || hex.EncodeToString(sum[:]) != before.Memory {
+		t.Fatalf("the file is not the app's: %s", whole)
+	}
+	if a := ask(http.MethodHead); a.status != http.StatusOK || a.body != "" || a.header.Get("Content-Length") != "4194304" {
+		t.Errorf("HEAD: %s with %v", a, a.header)
+	}
+	if a := ask(http.MethodGet, "Range", "bytes=1000-1999"); a.status != http.StatusPartialContent ||
+		a.header.Get("Content-Range") != "bytes 1000-1999/4194304" || a.body != whole.body[1000:2000] {
+		t.Errorf("a range: %s with %v", a, a.header)
+	}
+	if a := ask(http.MethodGet, "If-Modified-Since", whole.header.Get("Last-Modified")); a.status != http.StatusNotModified {
+		t.Errorf("a file that was not modified: %s", a)
+	}
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+// countedBody is a body of random bytes that tells how much of it was read, and what it was.
+type countedBody struct {
+	io.Reader
+	read  atomic.Int64
+	early atomic.Int64 // what was read when the test looked
+	sha   func() []byte
+}
+
+func newCountedBody(size int64) *countedBody {
+	hash := sha256.New()
+	return &countedBody{
+		Reader: io.TeeReader(io.LimitReader(rand.Reader, size), hash),
+		sha:    func() []byte { return hash.Sum(nil) },
+	}
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read.Add(int64(n))
+	return n, err
+}
+
+func (b *countedBody) sum() string { return hex.EncodeToString(b.sha()) }
+
+// pauseBehindOurBack pauses a sandbox straight at its host.
+func (s *sandboxd) pauseBehindOurBack(t *testing.T, id string) {
+	t.Helper()
+	if a := s.rest(t, http.MethodPost, "/sandboxes/"+id+"/pause", "{}"); a.status != http.StatusNoContent {
+		t.Fatalf("pausing straight at the host: %s", a)
+	}
+}
