@@ -17,8 +17,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"

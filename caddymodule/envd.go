@@ -2,14 +2,14 @@ package caddymodule
 
 import (
 	"os"
-
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/spf13/cobra"
-
-	"github.com/sandman-proxy/sandman/internal/sandboxd"
-
 	// a static binary on a machine without time zones must run, too
 	_ "time/tzdata"
+
+	"github.com/spf13/cobra"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/sandman-proxy/sandman/internal/sandboxd"
 )
 
 // envdCommand is the hidden command that a local sandbox's daemon is.

@@ -1,17 +1,15 @@
 package caddymodule
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/sandman-proxy/sandman/internal/activity"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
@@ -82,49 +80,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return f.serve(w, r, next)
 }
 
-// flight is one request on its way to a sandbox.
-type flight struct {
-	engine *runningEngine
-	target e2b.Target
-	visit  *activity.Visit
-	cause  wake.Cause
-	probes bool // neither counts nor wakes
-}
-
-// flightVar is the request variable under which the transport finds the
-// flight.
-const flightVar = "sandman.flight"
-
-// serve keeps the sandbox running for as long as the request takes.
-func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	defer f.visit.End()
-	began := time.Now()
-	if err := f.engine.Ensure(r.Context(), f.target.SandboxID, f.visit, f.cause); err != nil {
-		return refuse(w, r, f.target, err)
-	}
-	f.log(r, time.Since(began))
-	// a pause that is forced ends the request
-	ctx, cut := context.WithCancelCause(r.Context())
-	defer cut(nil)
-	f.visit.OnCut(func() { cut(errCut) })
-	caddyhttp.SetVar(ctx, flightVar, f)
-	return next.ServeHTTP(w, r.WithContext(ctx))
-}
-
-var errCut = errors.New("the sandbox is being paused by hand")
-
-// probe forwards a health check of the SDK to a sandbox that runs. It neither
-// counts nor wakes: to look is not to use.
-func (f *flight) probe(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	f.probes = true
-	if !f.engine.Runs(r.Context(), f.target.SandboxID) {
-		e2b.WriteSandboxNotFound(w, r, f.target.SandboxID)
-		return nil
-	}
-	caddyhttp.SetVar(r.Context(), flightVar, f)
-	return next.ServeHTTP(w, r)
-}
-
 // envdPort is where a sandbox's own daemon serves commands and files.
 // Source: E2B's envd, see the SDKs.
 const envdPort = 49983
@@ -153,23 +108,6 @@ func shortened(path string) string {
 		return path
 	}
 	return strings.ToValidUTF8(path[:most], "") + "…"
-}
-
-func (f *flight) describe(r *http.Request) {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.sandman.id", f.target.SandboxID)
-	repl.Set("http.sandman.port", f.target.Port)
-	repl.Set("http.sandman.state", string(f.engine.State(f.target.SandboxID)))
-}
-
-// log adds to the access log what only the gate knows.
-func (f *flight) log(r *http.Request, held time.Duration) {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.sandman.held_ms", held.Milliseconds())
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.String("sandbox", f.target.SandboxID))
-		extra.Set(zap.Duration("held", held))
-	}
 }
 
 // Interface guards

@@ -9,9 +9,10 @@ import (
 	"path/filepath"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/engine"

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sandman-proxy/sandman/internal/engine"
 	"github.com/sandman-proxy/sandman/internal/store"

@@ -62,12 +62,13 @@ func problemOf(t e2b.Target, err error) problem {
 var errTooLarge = errors.New("the sandbox fell asleep while the request was sent, and its body is too large to have been kept; send it again")
 
 // refuse answers a request that does not get to its sandbox.
-func refuse(w http.ResponseWriter, r *http.Request, t e2b.Target, err error) error {
-	if r.Context().Err() != nil {
+func refuse(w http.ResponseWriter, r *http.Request, t e2b.Target, why error) error {
+	select {
+	case <-r.Context().Done():
 		w.WriteHeader(statusClientClosed) // nobody reads it; the log does
-		return nil
+	default:
+		problemOf(t, why).write(w, r, t)
 	}
-	problemOf(t, err).write(w, r, t)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"time"
 )
 
 // appCommand makes this program the one that runs inside the sandboxes.
@@ -52,7 +53,8 @@ func runApp() error {
 	if err != nil {
 		return err
 	}
-	return http.Serve(ln, http.HandlerFunc(serve))
+	server := http.Server{Handler: http.HandlerFunc(serve), ReadHeaderTimeout: time.Minute}
+	return server.Serve(ln)
 }
 
 func checksum(b []byte) string {

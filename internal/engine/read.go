@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/api"
@@ -91,15 +92,7 @@ func shows(f api.Filter, r session.Record) bool {
 	if f.Claimed && r.Owner == "" && r.Project == "" {
 		return false
 	}
-	if len(f.States) == 0 {
-		return true
-	}
-	for _, state := range f.States {
-		if r.State == state {
-			return true
-		}
-	}
-	return false
+	return len(f.States) == 0 || slices.Contains(f.States, r.State)
 }
 
 // History implements api.Reader.

@@ -34,7 +34,7 @@ type leader struct {
 const (
 	// maxWorkers is how many pauses one leader has under way at the same time.
 	maxWorkers = 64
-	// maxLookers is how many hosts' end times it looks at at the same time.
+	// maxLookers is how many end times of runs it asks for at the same time.
 	maxLookers = 8
 )
 
