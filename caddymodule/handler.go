@@ -72,6 +72,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return err
 	}
+	if !e.Admit(w, r, target) {
+		return nil
+	}
 	f := &flight{engine: e, target: target, visit: e.Visit(target.SandboxID, "request"), cause: causeOf(r, target)}
 	f.describe(r)
 	if isProbe(r, target) {

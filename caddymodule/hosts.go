@@ -228,6 +228,9 @@ func (r *remoteHost) API() *e2b.Client                         { return r.api }
 func (r *remoteHost) Route(t e2b.Target) (engine.Route, error) { return r.route(t), nil }
 func (r *remoteHost) Watch(func(id string)) (stop func())      { return func() {} }
 
+// Admit implements engine.Host: a host over the network checks for itself.
+func (r *remoteHost) Admit(http.ResponseWriter, *http.Request, e2b.Target) bool { return true }
+
 // newAPITransport gives the transport for a host's API. Whoever calls bounds
 // the call.
 func newAPITransport() *http.Transport {

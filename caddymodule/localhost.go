@@ -145,6 +145,11 @@ func (l *localHost) Route(t e2b.Target) (engine.Route, error) {
 	return engine.Route{Addr: at.Addr(t.Port).String()}, nil
 }
 
+// Admit implements engine.Host.
+func (l *localHost) Admit(w http.ResponseWriter, r *http.Request, t e2b.Target) bool {
+	return l.host.Admit(w, r, t)
+}
+
 // Watch implements engine.Host.
 func (l *localHost) Watch(paused func(id string)) (stop func()) {
 	l.mu.Lock()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/activity"
@@ -21,6 +22,17 @@ func (e *Engine) Ensure(ctx context.Context, id string, v *activity.Visit, cause
 		e.visits.Doubt(id)
 	}
 	return e.waker.Ensure(ctx, id, v, cause)
+}
+
+// Admit asks the hosts whether the request may reach the sandbox at all. False
+// means that w was answered.
+func (e *Engine) Admit(w http.ResponseWriter, r *http.Request, t e2b.Target) bool {
+	for _, h := range e.cfg.Hosts {
+		if !h.Admit(w, r, t) {
+			return false
+		}
+	}
+	return true
 }
 
 // State gives the state of a session as this process knows it, "" if it does

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
@@ -22,6 +23,10 @@ type Host interface {
 	// Route tells where a sandbox's port is reached. ErrAsleep and ErrGone
 	// come from hosts that know it without being asked over the network.
 	Route(t e2b.Target) (Route, error)
+	// Admit checks what the sandbox itself demands of its visitors, before it
+	// is woken for them. False means that w was answered. A host that checks by
+	// itself when a request comes admits everybody.
+	Admit(w http.ResponseWriter, r *http.Request, t e2b.Target) bool
 	// Watch calls paused after each pause that the host notices, by whomever.
 	Watch(paused func(id string)) (stop func())
 	// Freezer says how a local host pauses, "" for others.

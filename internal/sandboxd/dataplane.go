@@ -71,6 +71,18 @@ func (d *dataPlane) serve(w http.ResponseWriter, r *http.Request, t e2b.Target) 
 	serveDuplex(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)), d.proxy)
 }
 
+// Admit checks the sandbox's own traffic token, for those who dial its address
+// themselves: they must ask before they wake or forward anything. False means
+// that w was answered. A sandbox that this host does not know is not refused.
+func (h *Host) Admit(w http.ResponseWriter, r *http.Request, t e2b.Target) bool {
+	s, err := h.find(t.SandboxID)
+	if err != nil {
+		return true
+	}
+	rec := s.snapshot()
+	return authorised(w, r, &rec, t.Port)
+}
+
 // authorised wants the traffic token where the sandbox has one. envd has a token
 // of its own.
 func authorised(w http.ResponseWriter, r *http.Request, rec *record, port uint16) bool {
