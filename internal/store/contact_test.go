@@ -183,7 +183,7 @@ func contains(all []string, one string) bool {
 func TestView_afterACompaction(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
-	w := newWire(t, server.listen.Host)
+	w := newWire(t, server.address())
 	r := newNode(t, dial(t, w.address()), "/compacted/", "node-a")
 	b := newNode(t, server.dial(), "/compacted/", "node-b")
 	changed, gone := r.adopt("changed", session.Running), r.adopt("gone", session.Running)
@@ -255,7 +255,7 @@ func TestView_afterACompaction(t *testing.T) {
 func TestContact_aCutIsNoticedInTime(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
-	w := newWire(t, server.listen.Host)
+	w := newWire(t, server.address())
 	s := store.New(dial(t, w.address()), store.Config{Prefix: "/cut/", Node: "node-a"}) // the usual TTL
 	start(t, s)
 	r := &rig{t: t, ctx: t.Context(), Store: s}

@@ -266,7 +266,7 @@ func TestDial_withAPassword(t *testing.T) {
 	}
 	server.stop()
 	dial := func(password string) *clientv3.Client {
-		c, err := store.Dial(store.DialConfig{Endpoints: []string{server.listen.Host}, Username: "root", Password: password})
+		c, err := store.Dial(store.DialConfig{Endpoints: []string{server.address()}, Username: "root", Password: password})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,13 +280,16 @@ func TestDial_withAPassword(t *testing.T) {
 	r.enter("s", rec.Revision)
 	l := r.Lease()
 	r.eventually("a keep-alive", func() bool { return r.Lease().Until.After(l.Until) })
-	epoch := r.awaitContact(true)
 	server.stop() // forgets its tokens
 	server.start()
-	r.awaitContactAgain(epoch)
 	if _, err := r.Transition(r.ctx, r.pausing(rec)); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
+	if sb, err := r.View().Wait(r.ctx, "s", rec.Revision); err != nil || sb.State != session.Pausing {
+		t.Errorf("the watch after a restart: %+v, %v", sb, err)
+	}
+	l = r.Lease()
+	r.eventually("a keep-alive", func() bool { return r.Lease().Until.After(l.Until) })
 	if _, err := wrong.Get(r.ctx, "a"); err == nil || !strings.Contains(err.Error(), "authentication failed") {
 		t.Errorf("with a wrong password: %v", err)
 	}

@@ -123,7 +123,7 @@ func TestLead_leaseLost(t *testing.T) {
 func TestLead_endsBeforeTheLeaseDoes(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
-	w := newWire(t, server.listen.Host)
+	w := newWire(t, server.address())
 	a := newNode(t, dial(t, w.address()), "/lead/", "node-a")
 	b := newNode(t, server.dial(), "/lead/", "node-b")
 	la := lead(t, a.Store)

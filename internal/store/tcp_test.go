@@ -15,17 +15,17 @@ import (
 )
 
 // remote is an etcd server on TCP that can be stopped and started again with
-// its data and its address.
+// its data, at the address of the wire in front of it.
 type remote struct {
-	t      *testing.T
-	dir    string
-	listen url.URL
-	etcd   *embed.Etcd
+	t     *testing.T
+	dir   string
+	front *wire
+	etcd  *embed.Etcd
 }
 
 func newRemote(t *testing.T) *remote {
 	t.Helper()
-	s := &remote{t: t, dir: t.TempDir(), listen: url.URL{Scheme: "http", Host: "127.0.0.1:0"}}
+	s := &remote{t: t, dir: t.TempDir(), front: newWire(t, "")}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -33,12 +33,13 @@ func newRemote(t *testing.T) *remote {
 
 func (s *remote) start() {
 	s.t.Helper()
+	listen := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "remote", s.dir
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.ListenPeerUrls = nil
 	cfg.BcryptCost = 4 // the least: the server shares our time
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{s.listen}, []url.URL{s.listen}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{listen}, []url.URL{listen}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -50,17 +51,23 @@ func (s *remote) start() {
 		s.t.Fatal("etcd does not get ready")
 	}
 	s.etcd = etcd
-	s.listen.Host = etcd.Clients[0].Addr().String()
+	s.front.setTarget(etcd.Clients[0].Addr().String())
 }
 
+// stop cuts the connections first, as a crash does: etcd would wait for the
+// clients' streams to end.
 func (s *remote) stop() {
-	if s.etcd != nil {
-		s.etcd.Close()
-		s.etcd = nil
+	if s.etcd == nil {
+		return
 	}
+	s.front.setTarget("")
+	s.etcd.Close()
+	s.etcd = nil
 }
 
-func (s *remote) dial() *clientv3.Client { return dial(s.t, s.listen.Host) }
+func (s *remote) address() string { return s.front.address() }
+
+func (s *remote) dial() *clientv3.Client { return dial(s.t, s.address()) }
 
 func dial(t *testing.T, address string) *clientv3.Client {
 	t.Helper()
@@ -76,14 +83,14 @@ func dial(t *testing.T, address string) *clientv3.Client {
 // any more, and nobody is told.
 type wire struct {
 	listener net.Listener
-	target   string
 	all      sync.WaitGroup
 
-	mu    sync.Mutex // guards the following fields
-	flow  *sync.Cond
-	cut   bool
-	over  bool
-	conns []net.Conn
+	mu     sync.Mutex // guards the following fields
+	flow   *sync.Cond
+	target string // "": nobody there
+	cut    bool
+	over   bool
+	conns  []net.Conn
 }
 
 func newWire(t *testing.T, target string) *wire {
@@ -108,13 +115,22 @@ func (w *wire) setCut(cut bool) {
 	w.flow.Broadcast()
 }
 
-func (w *wire) close() {
-	w.listener.Close()
+// setTarget closes the connections to the old target.
+func (w *wire) setTarget(target string) {
 	w.mu.Lock()
-	w.over = true
+	defer w.mu.Unlock()
+	w.target = target
 	for _, c := range w.conns {
 		c.Close()
 	}
+	w.conns = nil
+}
+
+func (w *wire) close() {
+	w.listener.Close()
+	w.setTarget("")
+	w.mu.Lock()
+	w.over = true
 	w.flow.Broadcast()
 	w.mu.Unlock()
 	w.all.Wait()
@@ -126,17 +142,28 @@ func (w *wire) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", w.target)
-		if err != nil {
+		server := w.connect(client)
+		if server == nil {
 			client.Close()
 			continue
 		}
-		w.mu.Lock()
-		w.conns = append(w.conns, client, server)
-		w.mu.Unlock()
 		w.all.Go(func() { w.copy(client, server) })
 		w.all.Go(func() { w.copy(server, client) })
 	}
+}
+
+func (w *wire) connect(client net.Conn) net.Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.target == "" {
+		return nil
+	}
+	server, err := net.Dial("tcp", w.target)
+	if err != nil {
+		return nil
+	}
+	w.conns = append(w.conns, client, server)
+	return server
 }
 
 func (w *wire) copy(to, from net.Conn) {
