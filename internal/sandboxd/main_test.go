@@ -99,6 +99,8 @@ type testHost struct {
 	*e2b.Client
 	url string
 	dir string
+	// shut is set by leave: the sandboxes are another host's by then.
+	shut bool
 
 	mu      sync.Mutex
 	changes []string
@@ -121,7 +123,9 @@ func openHost(t testing.TB, cfg sandboxd.Config) *testHost {
 	h.OnChange(th.note)
 	t.Cleanup(func() {
 		h.SetFaults(sandboxd.Faults{})
-		th.killAll(t)
+		if !th.shut {
+			th.killAll(t)
+		}
 		srv.CloseClientConnections()
 		srv.Close()
 		if err := h.Close(); err != nil {
@@ -129,6 +133,15 @@ func openHost(t testing.TB, cfg sandboxd.Config) *testHost {
 		}
 	})
 	return th
+}
+
+// leave closes the host and leaves its sandboxes.
+func (h *testHost) leave(t testing.TB) {
+	t.Helper()
+	h.shut = true
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (h *testHost) killAll(t testing.TB) {
@@ -347,4 +360,18 @@ func errorCode(t testing.TB, body string) int {
 		t.Errorf("no error body: %q", body)
 	}
 	return e.Code
+}
+
+// envdOf is the PID of a sandbox's envd.
+func envdOf(t testing.TB, dir, id string) int {
+	t.Helper()
+	var rec struct{ Process struct{ PID int } }
+	b, err := os.ReadFile(filepath.Join(dir, "sandboxes", id, "state.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &rec)
+	}
+	if err != nil || rec.Process.PID == 0 {
+		t.Fatalf("no process of %s: %v", id, err)
+	}
+	return rec.Process.PID
 }

@@ -383,18 +383,8 @@ func TestEnvdsDeathEndsTheSandbox(t *testing.T) {
 	forModes(t, func(t *testing.T, h *testHost) {
 		id := h.new(t)
 		h.start(t, id, ticker("tick"))
-		members, err := proctree.WithEnv("E2B_SANDBOX_ID=" + id)
-		if err != nil {
+		if err := syscall.Kill(envdOf(t, h.dir, id), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
-		}
-		all, err := proctree.List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, pid := range members {
-			if len(proctree.Descendants(all, pid)) == len(members) { // the root
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
 		}
 		h.await(t, id, sandboxd.StateKilled)
 		if _, err := h.Get(t.Context(), id); !e2b.IsNotFound(err) {
