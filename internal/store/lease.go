@@ -177,6 +177,8 @@ func (s *Store) grant(ctx context.Context, ttl time.Duration) (Lease, error) {
 	return Lease{ID: int64(resp.ID), Until: sent.Add(ttl)}, nil
 }
 
+var errOutlived = errors.New("answered after the lease had ended by our own clock")
+
 // keepAlive makes one attempt to renew a lease. The client may send more than
 // once in it; Until counts from before the first. (The client's own KeepAlive
 // doesn't tell when it has sent what was acknowledged.)
@@ -185,6 +187,11 @@ func (s *Store) keepAlive(ctx context.Context, l Lease) (Lease, error) {
 	defer cancel()
 	sent := time.Now()
 	_, err := s.client.KeepAliveOnce(ctx, clientv3.LeaseID(l.ID))
+	if err == nil && !l.Alive(time.Now(), 0) {
+		// etcd still has it, but this node has told everybody that it is over,
+		// and what was begun under it must not come back to life
+		err = errOutlived
+	}
 	if err != nil {
 		return l, fmt.Errorf("renewing lease %x: %w", l.ID, err)
 	}

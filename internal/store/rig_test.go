@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,9 +31,12 @@ type rig struct {
 // testTTL is the shortest lease that etcd grants as asked.
 const testTTL = 2 * time.Second
 
+// rigs counts them, for tests that are repeated.
+var rigs atomic.Int64
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newNode(t, client(), "/"+url.PathEscape(t.Name())+"/", "node-a")
+	return newNode(t, client(), fmt.Sprintf("/%s/%d/", url.PathEscape(t.Name()), rigs.Add(1)), "node-a")
 }
 
 func newNode(t *testing.T, etcd *clientv3.Client, prefix, node string) *rig {

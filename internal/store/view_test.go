@@ -70,6 +70,29 @@ func TestWait(t *testing.T) {
 	}
 }
 
+func TestUntil(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	done := make(chan *session.Snapshot, 1)
+	go func() {
+		sb, err := r.View().Until(r.ctx, "s", func(sb *session.Snapshot) bool { return sb != nil && len(sb.Presence) == 1 })
+		if err != nil {
+			t.Error(err)
+		}
+		done <- sb
+	}()
+	rec := r.adopt("s", session.Running)
+	e := r.enter("s", rec.Revision)
+	if sb := <-done; sb == nil || sb.Presence[0].Revision != e.PresenceRevision || sb.Revision != rec.Revision {
+		t.Errorf("got %+v", sb)
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	cancel()
+	if _, err := r.View().Until(ctx, "s", func(*session.Snapshot) bool { return false }); !errors.Is(err, context.Canceled) {
+		t.Errorf("giving up: %v", err)
+	}
+}
+
 func TestWait_wakesAllWaiters(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
