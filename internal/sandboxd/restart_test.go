@@ -173,8 +173,19 @@ func TestHost_diesInTheMiddleOfAPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for state, want := range map[string]e2b.State{"pausing": e2b.StateRunning, "resuming": e2b.StateRunning, "paused": e2b.StatePaused} {
-		as := strings.Replace(string(b), `"state":"running"`, `"state":"`+state+`"`, 1)
+	// in this order: what is frozen stays so for the next
+	for _, tt := range []struct {
+		state string
+		want  sandboxd.State
+	}{
+		{"pausing", sandboxd.StateRunning},
+		{"resuming", sandboxd.StateRunning},
+		{"paused", sandboxd.StatePaused},
+		{"pausing", sandboxd.StatePaused},
+		{"running", sandboxd.StatePaused},
+		{"resuming", sandboxd.StateRunning},
+	} {
+		as := strings.Replace(string(b), `"state":"running"`, `"state":"`+tt.state+`"`, 1)
 		if err := os.WriteFile(record, []byte(as), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -183,8 +194,8 @@ func TestHost_diesInTheMiddleOfAPause(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, err := h.Lookup(id)
-		if err != nil || string(l.State) != string(want) {
-			t.Errorf("after %s: got %v, %v, want %v", state, l.State, err, want)
+		if err != nil || l.State != tt.want {
+			t.Errorf("after %s: got %v, %v, want %v", tt.state, l.State, err, tt.want)
 		}
 		if err := h.Close(); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,11 @@ func (s *server) isSigned(r *http.Request) bool {
 		}
 		parts = append(parts, end)
 	}
-	sum := sha256.Sum256([]byte(strings.Join(parts, ":")))
-	want := "v1_" + base64.RawStdEncoding.EncodeToString(sum[:])
+	want := signature(strings.Join(parts, ":"))
 	return subtle.ConstantTimeCompare([]byte(q.Get("signature")), []byte(want)) == 1
+}
+
+func signature(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "v1_" + base64.RawStdEncoding.EncodeToString(sum[:])
 }
