@@ -37,7 +37,7 @@ type config struct {
 }
 
 // shutdownTimeout is how long calls in progress may take after SIGTERM.
-const shutdownTimeout = 10 * time.Second
+const shutdownTimeout = 5 * time.Second
 
 func main() {
 	// the host runs this program again as each sandbox's daemon

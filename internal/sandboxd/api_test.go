@@ -250,6 +250,46 @@ func TestLifetime_connectOnlyExtendsAndTimeoutShortens(t *testing.T) {
 	h.await(t, id, sandboxd.StateKilled)
 }
 
+func TestResume_isTheOldConnect(t *testing.T) {
+	t.Parallel()
+	h := openHost(t, sandboxd.Config{})
+	id := h.new(t)
+	h.pause(t, id)
+	if status, body := h.call(t, "POST", "/sandboxes/"+id+"/resume", `{"timeout":77,"autoPause":true}`); status != 201 {
+		t.Fatal(status, body)
+	}
+	d, err := h.Get(t.Context(), id)
+	if err != nil || d.EndAt.Sub(d.StartedAt) != 77*time.Second || d.Lifecycle.OnTimeout != "pause" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func TestKill_waitsForThePauseUnderWay(t *testing.T) {
+	t.Parallel()
+	h := openHost(t, sandboxd.Config{Faults: sandboxd.Faults{PauseDelay: 200 * time.Millisecond}})
+	id := h.new(t)
+	paused := make(chan error, 1)
+	go func() { paused <- h.Client.Pause(t.Context(), id) }()
+	eventually(t, "the pause to begin", func() bool { l, err := h.Lookup(id); return err == nil && l.State == sandboxd.StatePausing })
+	killed := make(chan error, 2)
+	for range 2 { // the second joins, or comes too late
+		go func() {
+			err := h.Kill(t.Context(), id)
+			if e2b.IsNotFound(err) {
+				err = nil
+			}
+			killed <- err
+		}()
+	}
+	for _, c := range []chan error{paused, killed, killed} {
+		if err := <-c; err != nil {
+			t.Error(err)
+		}
+	}
+	h.await(t, id, sandboxd.StatePaused)
+	h.await(t, id, sandboxd.StateKilled)
+}
+
 func TestConnect_waitsForAPauseAndJoinsAResume(t *testing.T) {
 	t.Parallel()
 	h := openHost(t, sandboxd.Config{})

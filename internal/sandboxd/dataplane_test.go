@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/sandboxd"
 )
@@ -27,6 +29,36 @@ func TestDataPlane_passesRequestsOnAsTheyCame(t *testing.T) {
 	if status, body := do(t, req); status != 200 || body != want {
 		t.Errorf("got %d %q, want %q", status, body, want)
 	}
+}
+
+func TestDataPlane_keepsAWebSocketAcrossAPause(t *testing.T) {
+	t.Parallel()
+	h := openHost(t, sandboxd.Config{})
+	id := h.new(t)
+	h.echo(t, id)
+	c, _, err := websocket.Dial(t.Context(), h.url+"/ws", &websocket.DialOptions{Host: "8081-" + id + ".localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseNow()
+	write := func(s string) {
+		if err := c.Write(t.Context(), websocket.MessageText, []byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(want string) {
+		if _, b, err := c.Read(t.Context()); err != nil || string(b) != want {
+			t.Fatalf("got %q, %v, want %q", b, err, want)
+		}
+	}
+	write("before")
+	read("before")
+	h.pause(t, id)
+	write("asleep")
+	h.connect(t, id)
+	read("asleep")
+	write("after")
+	read("after")
 }
 
 func TestDataPlane_saysWhyItCannot(t *testing.T) {

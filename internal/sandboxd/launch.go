@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/sandboxd/envd"
 	"github.com/sandman-proxy/sandman/internal/sandboxd/freezer"
 	"github.com/sandman-proxy/sandman/internal/sandboxd/proctree"
@@ -41,8 +43,7 @@ func (s *sandbox) launch(ctx context.Context, write func(*process) error) (*proc
 	defer e.commit.Close() // without the byte envd ends by itself
 	group, err := s.host.freezer.New("sandboxd-"+s.id, e.pid)
 	if err != nil {
-		e.commit.Close()
-		reap(e.pid)
+		endChild(e.pid)
 		return nil, fmt.Errorf("starting envd: %w", err)
 	}
 	p := &process{PID: e.pid, Identity: e.identity, Addr: e.addr, Group: group.Ref()}
@@ -92,11 +93,12 @@ func (s *sandbox) startEnvd(ctx context.Context) (_ *startedEnvd, err error) {
 	_ = cmd.Process.Release()
 	r, err := readReady(ctx, ready)
 	if err != nil {
-		reap(pid)
+		endChild(pid)
 		return nil, fmt.Errorf("%w; see %s", err, filepath.Join(s.dir, logFile))
 	}
 	p, err := proctree.Get(pid)
 	if err != nil {
+		endChild(pid)
 		return nil, err
 	}
 	return &startedEnvd{pid: pid, identity: p.Identity, addr: r.Addr, commit: commit}, nil
@@ -201,14 +203,18 @@ func (h *Host) attachAll(ctx context.Context) error {
 		return fmt.Errorf("reading the sandboxes: %w", err)
 	}
 	for _, e := range entries {
+		if !e2b.ValidID(e.Name()) {
+			continue // not ours
+		}
 		if err := h.attach(ctx, e.Name()); err != nil {
-			h.log.Warn("a sandbox is gone", zap.String("sandbox", e.Name()), zap.Error(err))
+			h.log.Warn("a sandbox was not taken over", zap.String("sandbox", e.Name()), zap.Error(err))
 		}
 	}
 	return nil
 }
 
-// attach takes over one sandbox, or removes what is left of it.
+// attach takes over one sandbox, or removes what is left of it if it is lost. One
+// that lives and can't be taken over is left alone, for whoever can.
 func (h *Host) attach(ctx context.Context, id string) error {
 	s := &sandbox{host: h, id: id, dir: h.dir(id)}
 	rec, err := loadRecord(s.dir)
@@ -216,8 +222,10 @@ func (h *Host) attach(ctx context.Context, id string) error {
 		s.rec = *rec
 		err = s.reattach(ctx)
 	}
-	if err != nil {
+	if errors.Is(err, errLost) || errors.Is(err, fs.ErrNotExist) {
 		_, _ = s.killed(ctx, nil)
+	}
+	if err != nil {
 		return err
 	}
 	if err := h.put(s); err != nil {
@@ -244,15 +252,14 @@ func (s *sandbox) reattach(ctx context.Context) error {
 		return errLost
 	}
 	group, err := freezer.Open(p.Group)
+	if err == nil {
+		s.group = group
+	}
+	if s.rec.State == StateKilling || !proctree.Alive(p.PID, p.Identity) {
+		return errLost // and what is left of its group goes, too
+	}
 	if err != nil {
 		return err
-	}
-	s.group = group
-	if s.rec.State == StateKilling {
-		return errors.New("it was being killed")
-	}
-	if !proctree.Alive(p.PID, p.Identity) {
-		return errLost
 	}
 	if err := s.settle(ctx); err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
@@ -67,6 +68,10 @@ func echoMain() int {
 	ip := os.Getenv("SANDBOX_IP")
 	go func() {
 		_ = http.ListenAndServe(ip+":8081", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Upgrade") != "" {
+				echoSocket(w, r)
+				return
+			}
 			body, _ := io.ReadAll(r.Body)
 			fmt.Fprintf(w, "%s %s %s %s", r.Host, r.Header.Get("X-Forwarded-For"), r.URL.RequestURI(), body)
 		}))
@@ -81,6 +86,20 @@ func echoMain() int {
 			return 1
 		}
 		go func() { _, _ = io.Copy(c, c) }()
+	}
+}
+
+// echoSocket echoes the messages of a WebSocket.
+func echoSocket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return
+	}
+	for {
+		typ, b, err := c.Read(context.Background())
+		if err != nil || c.Write(context.Background(), typ, b) != nil {
+			return
+		}
 	}
 }
 

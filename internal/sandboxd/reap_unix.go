@@ -4,6 +4,12 @@ package sandboxd
 
 import "syscall"
 
+// endChild kills and collects a child.
+func endChild(pid int) {
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	reap(pid)
+}
+
 // reap collects a process that has ended, if it is this process's child; one
 // that an earlier host started is init's.
 func reap(pid int) {
