@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -219,4 +220,25 @@ func encode(v any) string {
 		panic(err)
 	}
 	return string(b)
+}
+
+// stallView keeps the view from taking in anything more until release is
+// called: as a slow watch does.
+func (r *rig) stallView() (release func()) {
+	r.t.Helper()
+	stalled, gate := make(chan struct{}), make(chan struct{})
+	id := fmt.Sprintf("stall-%d", rigs.Add(1))
+	cancel := r.View().Subscribe(func(of string, _, _ *store.Sandbox) {
+		if of == id {
+			close(stalled)
+			<-gate
+		}
+	})
+	if _, err := r.Adopt(r.ctx, session.New(id, "local", session.Paused, "", time.Now())); err != nil {
+		r.t.Fatal(err)
+	}
+	<-stalled
+	release = sync.OnceFunc(func() { cancel(); close(gate) })
+	r.t.Cleanup(release)
+	return release
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -129,22 +130,53 @@ func TestSleep_neighboursDoNotCount(t *testing.T) {
 // A refused step has waited for the view: whoever then looks sees why.
 func TestConflict_viewHasCaughtUp(t *testing.T) {
 	t.Parallel()
-	a := newAsleepable(t)
-	for i := range 50 {
-		mod := a.put("presence/s/node-b", "")
-		_, err := a.sleep()
-		wantConflict(t, err)
-		if sb, _ := a.View().Get("s"); sb.PresenceOf("node-b") != mod {
-			t.Fatalf("round %d: the view doesn't have the presence yet", i)
-		}
-		a.delete("presence/s/node-b")
-		if _, err := a.Enter(a.ctx, "s", a.rec.Revision+1_000_000, "request"); err == nil {
-			t.Fatal("entered under a revision that never was")
-		}
-		if sb, _ := a.View().Get("s"); len(sb.Presence) != 0 {
-			t.Fatalf("round %d: the view still has the presence", i)
-		}
+	for name, c := range map[string]struct {
+		change func(a *asleepable)
+		step   func(a *asleepable) error
+		seen   func(sb *store.Sandbox) bool
+	}{
+		"with what was put": {
+			func(a *asleepable) { a.put("presence/s/node-b", "") },
+			func(a *asleepable) error { _, err := a.sleep(); return err },
+			func(sb *store.Sandbox) bool { return sb.PresenceOf("node-b") != 0 },
+		},
+		"with what was deleted": {
+			func(a *asleepable) { a.delete("holds/s/h") },
+			func(a *asleepable) error { _, err := a.Enter(a.ctx, "s", a.rec.Revision-1, "request"); return err },
+			func(sb *store.Sandbox) bool { return len(sb.Holds) == 0 },
+		},
+		"with a record that was removed": {
+			func(a *asleepable) { a.delete("sandboxes/s") },
+			func(a *asleepable) error { _, err := a.Transition(a.ctx, a.pausing(a.rec)); return err },
+			func(sb *store.Sandbox) bool { return sb == nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAsleepable(t)
+			a.put("holds/s/h", "{}")
+			a.see("s", "the hold", func(sb *store.Sandbox) bool { return len(sb.Holds) == 1 })
+			release := a.stallView()
+			c.change(a)
+			time.AfterFunc(100*time.Millisecond, release)
+			wantConflict(t, c.step(a))
+			if sb, _ := a.View().Get("s"); !c.seen(sb) {
+				t.Errorf("the view has %+v", sb)
+			}
+		})
 	}
+}
+
+// Out of time, the refusal is still one: nothing was written.
+func TestConflict_viewStaysBehind(t *testing.T) {
+	t.Parallel()
+	a := newAsleepable(t)
+	defer a.stallView()()
+	a.put("presence/s/node-b", "")
+	ctx, cancel := context.WithTimeout(a.ctx, 200*time.Millisecond)
+	defer cancel()
+	_, err := a.Sleep(ctx, a.pausing(a.rec), a.activity, a.term)
+	wantConflict(t, err)
 }
 
 func TestCall(t *testing.T) {
@@ -272,7 +304,8 @@ func TestSettle(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			rec := r.adopt("s", session.Paused)
-			if c.stored != "" { // written behind the view's back: Settle may have to read again
+			defer r.stallView()() // Settle has to read again
+			if c.stored != "" {
 				r.put("activity/s", c.stored)
 			}
 			got, err := r.Settle(r.ctx, must(rec.Settle(session.Running, "the host says so", time.Now()))(t))
