@@ -66,8 +66,8 @@ type Config struct {
 	// Linger gives how long presence outlives the last visit of a sandbox.
 	Linger func(id string) time.Duration
 	// Lost is called, from a goroutine of the tracker, for a sandbox that has
-	// visits in flight but whose presence is gone: its owner must ENTER again
-	// (see Tracker.Reenter) or wake the sandbox. The call is repeated until
+	// visits in flight but whose presence is gone: its owner must ENTER again,
+	// with a visit of its own, or wake the sandbox. The call is repeated until
 	// presence is back or the visits have ended.
 	Lost   func(ctx context.Context, id string)
 	Logger *zap.Logger
@@ -81,15 +81,19 @@ type Tracker struct {
 	start time.Time // base of the monotonic times below
 	uses  sync.Map  // sandbox ID -> *use
 	kick  chan struct{}
+	sight chan *use // to be looked at now, not at the next tick
 
-	background sync.WaitGroup // LEAVEs and calls of Lost
-	leaving    context.Context
-	stop       context.CancelFunc
+	leaving context.Context // of the Txns; it ends a little after Run's
+	stop    context.CancelFunc
+
+	mu         sync.Mutex     // guards the following fields; taken after use.mu
+	closed     bool           // nothing is begun any more
+	background sync.WaitGroup // ENTERs, LEAVEs, flushes and calls of Lost
 }
 
 // New gives a tracker that writes to store.
 func New(store Store, cfg Config) *Tracker {
-	t := &Tracker{cfg: cfg, store: store, start: time.Now(), kick: make(chan struct{}, 1)}
+	t := &Tracker{cfg: cfg, store: store, start: time.Now(), kick: make(chan struct{}, 1), sight: make(chan *use, 64)}
 	t.leaving, t.stop = context.WithCancel(context.Background())
 	return t
 }
@@ -109,26 +113,22 @@ func (t *Tracker) use(id string) *use {
 // Begin gives a new visit of a sandbox. It counts for nothing until Try or
 // Enter has succeeded. The caller must End it.
 func (t *Tracker) Begin(id, kind string) *Visit {
-	return &Visit{use: t.use(id), kind: kind}
+	v := &Visit{kind: kind}
+	v.use.Store(t.use(id))
+	return v
 }
 
 // Entered takes over presence that a wake has put in the same Txn as its
 // RUNNING record, so that the requests that waited for it need no Txn.
 func (t *Tracker) Entered(id string, p Presence, kind string) {
-	u := (&Visit{use: t.use(id)}).lock()
+	u := t.Begin(id, kind).lock()
 	defer u.mu.Unlock()
-	u.unsyncedEntered(p, kind)
+	if u.unsyncedEntered(p, kind) != nil {
+		return // whoever waits goes through ENTER
+	}
 	u.doubted = false
 	u.bump(t.now(), kind)
 	u.unsyncedLeaveSoon()
-}
-
-// Reenter puts presence again for visits that are in flight without it.
-func (t *Tracker) Reenter(ctx context.Context, id string, rev int64) error {
-	u := (&Visit{use: t.use(id)}).lock()
-	call := u.unsyncedEnter(rev, nil, u.kind.load())
-	u.mu.Unlock()
-	return u.wait(ctx, call, nil)
 }
 
 // Observe is called when the store's watch shows presence of this node: if
@@ -212,32 +212,69 @@ func (t *Tracker) Run(ctx context.Context) {
 	look := time.NewTicker(tick)
 	defer look.Stop()
 	var due <-chan time.Time
+	var flushing <-chan struct{}
 	for {
+		kick := t.kick
+		if due != nil || flushing != nil {
+			kick = nil // it stays in the channel
+		}
 		select {
 		case <-ctx.Done():
 			t.close()
 			return
-		case now := <-look.C:
-			t.look(ctx, now)
-		case <-t.kick:
-			if due == nil { // the first change since the last flush
-				due = time.After(t.cfg.Resolution)
-			}
+		case <-look.C:
+			t.look(ctx)
+		case u := <-t.sight:
+			u.look(ctx, t.now())
+		case <-kick: // the first change since the last flush
+			due = time.After(t.cfg.Resolution)
 		case <-due:
-			due = nil
-			t.flush(ctx)
+			due, flushing = nil, t.startFlush(ctx)
+		case <-flushing:
+			flushing = nil
 		}
 	}
 }
 
 // look makes quiet visits dormant, repeats what the store has not answered,
 // and drops what nobody uses.
-func (t *Tracker) look(ctx context.Context, _ time.Time) {
+func (t *Tracker) look(ctx context.Context) {
 	now := t.now()
 	t.uses.Range(func(_, v any) bool {
 		v.(*use).look(ctx, now)
 		return true
 	})
+}
+
+// lookAt has one sandbox looked at without delay. A full channel is no harm:
+// the tick comes.
+func (t *Tracker) lookAt(u *use) {
+	select {
+	case t.sight <- u:
+	default:
+	}
+}
+
+// spawn runs f in a goroutine that close awaits; false if it is too late for
+// that.
+func (t *Tracker) spawn(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.background.Go(f)
+	return true
+}
+
+// startFlush flushes beside Run's loop: a store that hangs must not keep it
+// from looking.
+func (t *Tracker) startFlush(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	if !t.spawn(func() { defer close(done); t.flush(ctx) }) {
+		close(done)
+	}
+	return done
 }
 
 const flushTimeout = 5 * time.Second
@@ -278,6 +315,9 @@ func (t *Tracker) close() {
 		v.(*use).leaveNow()
 		return true
 	})
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
 	stopped := time.AfterFunc(closeTimeout, t.stop)
 	defer stopped.Stop()
 	t.background.Wait()
@@ -289,7 +329,8 @@ type atomicString struct{ p atomic.Pointer[string] }
 
 func (a *atomicString) store(s string) {
 	if old := a.p.Load(); old == nil || *old != s {
-		a.p.Store(&s)
+		fresh := s // of its own, or each call would put s on the heap
+		a.p.Store(&fresh)
 	}
 }
 

@@ -2,9 +2,13 @@ package activity
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sandman-proxy/sandman/internal/session"
 )
 
 // use is what this process knows of one sandbox's use.
@@ -19,20 +23,27 @@ type use struct {
 	mu       sync.Mutex // guards the following fields
 	inside   bool       // presence is in the store, as far as we know
 	presence Presence   // what was put last
+	leftTo   int64      // a LEAVE was sent for all presence up to this revision
 	owed     bool       // a LEAVE is owed or under way
 	draining bool       // a pause by hand is under way
+	cutting  bool       // it is forced: requests end
 	doubted  bool       // the record or the host contradicts our presence
 	doubts   int        // counts doubts, so that an older ENTER can't clear a newer one
 	dead     bool       // dropped from the tracker's map
 	counting int        // visits that count
 	visits   map[*Visit]struct{}
 	linger   *time.Timer
-	entering *entering // the ENTER under way
+	entering *entering // the ENTER under way that visits may join
+	enters   int       // all ENTERs under way
 	lost     bool      // Config.Lost is being called
+	lostNext int64     // tracker time before which it is not called again
 }
 
 // entering is one ENTER that any number of visits wait for. They count from
 // the moment that it succeeds, under the same lock: no LEAVE can come between.
+// Should one have been sent before (the watch showed the presence earlier than
+// the answer came, and nobody was known to stand behind it), the ENTER has
+// failed.
 type entering struct {
 	rev     int64
 	waiters map[*Visit]struct{} // guarded by use.mu
@@ -45,18 +56,39 @@ func (u *use) unsyncedUsable() bool {
 	return u.inside && !u.draining && !u.doubted && u.t.store.Alive(u.presence.Lease)
 }
 
-func (u *use) unsyncedEntered(p Presence, kind string) {
-	u.inside = true
-	if p.Revision >= u.presence.Revision { // answers may come out of order
+var (
+	errTakenBack = fmt.Errorf("the presence is being taken back: %w", session.ErrConflict)
+	errDraining  = fmt.Errorf("a pause by hand has begun: %w", session.ErrConflict)
+	errLapsed    = errors.New("the lease may have ended before presence was known to stand")
+	errClosed    = errors.New("the proxy is shutting down")
+)
+
+// entered takes over presence that was put. An error says that it does not
+// protect: a LEAVE may delete it, or its lease may have ended. u.mu must be
+// held.
+func (u *use) unsyncedEntered(p Presence, kind string) error {
+	if p.Revision > u.presence.Revision { // answers may come out of order
 		u.presence = p
 	}
+	switch {
+	case p.Revision <= u.leftTo:
+		return errTakenBack
+	case !u.t.store.Alive(p.Lease):
+		return errLapsed
+	}
+	u.inside = true
 	if kind != "" {
 		u.kind.store(kind)
 	}
+	return nil
 }
 
-// join makes v count. u.mu must be held.
-func (u *use) unsyncedJoin(v *Visit) {
+// join makes v count; false where it must not: it has ended, or a pause by hand
+// waits for its kind no more. u.mu must be held.
+func (u *use) unsyncedJoin(v *Visit) bool {
+	if v.ended.Load() || (u.draining && v.mode.Load() == modeStream) {
+		return false
+	}
 	if u.visits == nil {
 		u.visits = make(map[*Visit]struct{})
 	}
@@ -68,29 +100,35 @@ func (u *use) unsyncedJoin(v *Visit) {
 		u.linger.Stop()
 		u.linger = nil
 	}
+	v.touch()
+	return true
 }
 
-// enter puts presence under revision rev for v (nil: for the visits that
-// count already), joining an ENTER that is under way for the same revision.
-// The Txn goes on if ctx ends: its outcome must become known.
+// enter puts presence under revision rev for v, joining an ENTER that is under
+// way for the same revision. The Txn does not end with its callers: its outcome
+// must become known. u.mu must be held.
 func (u *use) unsyncedEnter(rev int64, v *Visit, kind string) *entering {
 	call := u.entering
 	if call == nil || call.rev != rev {
 		call = &entering{rev: rev, waiters: make(map[*Visit]struct{}), done: make(chan struct{})}
 		u.entering = call
 		doubts := u.doubts
-		u.t.background.Go(func() { u.runEnter(call, doubts, kind) })
+		u.enters++
+		if !u.t.spawn(func() { u.runEnter(call, doubts, kind) }) {
+			u.unsyncedEnd(call, errClosed)
+		}
 	}
-	if v != nil {
-		call.waiters[v] = struct{}{}
-	}
+	call.waiters[v] = struct{}{}
 	return call
 }
 
-// wait awaits the end of an ENTER that v waits for.
+// wait awaits the end of an ENTER that v waits for. nil means that v counts.
 func (u *use) wait(ctx context.Context, call *entering, v *Visit) error {
 	select {
 	case <-call.done:
+		if call.err == nil && !v.counting.Load() && !v.ended.Load() {
+			return errDraining
+		}
 		return call.err
 	case <-ctx.Done():
 		u.mu.Lock()
@@ -108,17 +146,24 @@ func (u *use) runEnter(call *entering, doubts int, kind string) {
 	p, err := u.t.store.Enter(ctx, u.id, call.rev, kind)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.entering == call {
-		u.entering = nil
+	if err == nil {
+		err = u.unsyncedEntered(p, kind)
 	}
 	if err == nil {
-		u.unsyncedEntered(p, kind)
 		u.doubted = u.doubted && u.doubts != doubts
 		for v := range call.waiters {
 			u.unsyncedJoin(v)
-			v.touch()
 		}
 		u.unsyncedLeaveSoon()
+	}
+	u.unsyncedEnd(call, err)
+}
+
+// end tells an ENTER's outcome. u.mu must be held.
+func (u *use) unsyncedEnd(call *entering, err error) {
+	u.enters--
+	if u.entering == call {
+		u.entering = nil
 	}
 	call.err = err
 	close(call.done)
@@ -152,8 +197,7 @@ func (u *use) unsyncedOweLeave() {
 	if u.owed {
 		return
 	}
-	u.owed = true
-	u.t.background.Go(u.runLeave)
+	u.owed = u.t.spawn(u.runLeave) // at the end the lease's own end does it
 }
 
 const (
@@ -183,13 +227,16 @@ func (u *use) runLeave() {
 	}
 }
 
-// leavable gives the presence that a LEAVE is owed for, if any still is.
+// leavable gives the presence that a LEAVE is owed for, if any still is. From
+// here on that presence protects nobody: the LEAVE may land at any time.
 func (u *use) leavable() (Presence, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.inside { // entered again
 		u.owed = false
+		return u.presence, false
 	}
+	u.leftTo = max(u.leftTo, u.presence.Revision)
 	return u.presence, u.owed
 }
 
@@ -258,17 +305,24 @@ func (u *use) drain() {
 func (u *use) cut() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.cutting = true
 	for v := range u.visits {
-		if v.mode.Load() != modeStream && v.cut != nil {
-			v.cut()
-		}
+		u.unsyncedCut(v)
+	}
+}
+
+// cut ends v if it is a request: streams don't count any more, and are parked.
+// u.mu must be held.
+func (u *use) unsyncedCut(v *Visit) {
+	if v.mode.Load() != modeStream && v.cut != nil {
+		v.cut()
 	}
 }
 
 func (u *use) undrain() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.draining = false
+	u.draining, u.cutting = false, false
 }
 
 func (u *use) doubt() {
@@ -312,27 +366,26 @@ func (u *use) look(ctx context.Context, now int64) {
 		u.inside = false
 	}
 	if rev := u.unsyncedStray(); rev != 0 {
-		u.presence.Revision = rev
+		u.presence.Revision = max(rev, u.presence.Revision)
 		u.unsyncedOweLeave()
 	}
-	switch {
-	case u.counting == 0:
+	if u.counting == 0 {
 		u.unsyncedLeaveSoon()
-	case (!u.inside || u.doubted) && !u.draining && !u.lost && u.entering == nil:
-		u.lost = true
-		u.t.background.Go(func() { u.recover(ctx) })
+	} else {
+		u.unsyncedRecover(ctx, now)
 	}
-	if len(u.visits) == 0 && !u.inside && !u.owed && u.entering == nil && now-u.last.Load() > int64(time.Minute) {
+	if len(u.visits) == 0 && !u.inside && !u.owed && u.enters == 0 && now-u.last.Load() > int64(time.Minute) {
 		u.dead = true
 		u.t.uses.CompareAndDelete(u.id, u)
 	}
 }
 
 // stray gives the revision of presence that stands in the store though nobody
-// here put it, as far as is known: an ENTER or a wake whose answer was lost.
+// here put it, as far as is known: an ENTER or a wake whose answer was lost, or
+// is late. While something counts it is the ENTER that is due that replaces it.
 // u.mu must be held.
 func (u *use) unsyncedStray() int64 {
-	if u.inside || u.owed || u.entering != nil {
+	if u.inside || u.owed || u.enters > 0 || u.counting > 0 {
 		return 0
 	}
 	return u.t.store.Present(u.id)
@@ -349,9 +402,22 @@ func (u *use) unsyncedHush(now int64) {
 	}
 }
 
-func (u *use) recover(ctx context.Context) {
-	u.t.cfg.Lost(ctx, u.id)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.lost = false
+// lostRetry is how long after a vain call of Config.Lost the next one is made.
+const lostRetry = time.Second
+
+// recover asks the owner to put presence for what counts without it. u.mu must
+// be held.
+func (u *use) unsyncedRecover(ctx context.Context, now int64) {
+	if (u.inside && !u.doubted) || u.draining || u.lost || u.enters > 0 || now < u.lostNext {
+		return
+	}
+	u.lost = u.t.spawn(func() {
+		u.t.cfg.Lost(ctx, u.id)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.lost = false
+		if !u.inside {
+			u.lostNext = u.t.now() + int64(lostRetry)
+		}
+	})
 }

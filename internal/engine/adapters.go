@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/activity"
@@ -62,12 +63,32 @@ func (s sessions) Until(ctx context.Context, id string, cond func(*session.Snaps
 }
 
 func (s sessions) Adopt(ctx context.Context, rec session.Record) error {
-	_, err := s.store.Adopt(ctx, rec)
+	stored, err := s.store.Adopt(ctx, rec)
+	if err == nil {
+		err = s.seen(ctx, stored)
+	}
 	return err
 }
 
 func (s sessions) Settle(ctx context.Context, next session.Record) error {
-	_, err := s.store.Settle(ctx, next)
+	stored, err := s.store.Settle(ctx, next)
+	if err == nil {
+		err = s.seen(ctx, stored)
+	}
+	return err
+}
+
+// seenWithin is how long a write may take to come back through the watch.
+const seenWithin = 2 * time.Second
+
+// seen waits until the view has what was just written: whoever looks at it next
+// must not decide by what stood there before.
+func (e *Engine) seen(ctx context.Context, stored session.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, seenWithin)
+	defer cancel()
+	_, err := e.view.Until(ctx, stored.SandboxID, func(s *session.Snapshot) bool {
+		return s != nil && s.Revision >= stored.Revision
+	})
 	return err
 }
 
@@ -82,12 +103,11 @@ func (s sessions) Abandoned(snap *session.Snapshot) bool {
 type wakeStore struct{ sessions }
 
 func (s wakeStore) Wake(ctx context.Context, next session.Record) (wake.Op, error) {
-	fence := s.newFence(next)
-	own, err := s.store.Transition(ctx, next)
-	if err != nil {
+	o, err := s.begin(next, s.woken, func() (session.Record, error) { return s.store.Transition(ctx, next) })
+	if o == nil {
 		return nil, err
 	}
-	return &op{fence: fence, own: own, running: s.woken}, nil
+	return o, err
 }
 
 // woken is RESUMING → RUNNING: a resume is activity, and whoever resumed it is
@@ -121,12 +141,14 @@ func (s pauseStore) Lapsed(ctx context.Context, snap *session.Snapshot) error {
 }
 
 func (s pauseStore) Drain(ctx context.Context, next session.Record) (pauser.Op, error) {
-	fence := s.newFence(next)
-	own, err := s.store.Transition(ctx, next)
-	if err != nil {
+	o, err := s.begin(next, s.settled, func() (session.Record, error) { return s.store.Transition(ctx, next) })
+	if o == nil {
 		return nil, err
 	}
-	return &op{fence: fence, own: own, running: s.settled}, nil
+	if err == nil {
+		err = s.seen(ctx, o.own)
+	}
+	return o, err
 }
 
 // settled is PAUSING → RUNNING: the session's idle time starts anew.
@@ -148,12 +170,13 @@ type term struct {
 }
 
 func (t term) Sleep(ctx context.Context, next session.Record, activityRevision int64) (pauser.Op, error) {
-	fence := t.newFence(next)
-	own, err := t.store.Sleep(ctx, next, activityRevision, t.Term)
-	if err != nil {
+	o, err := t.begin(next, t.settled, func() (session.Record, error) {
+		return t.store.Sleep(ctx, next, activityRevision, t.Term)
+	})
+	if o == nil {
 		return nil, err
 	}
-	return &op{fence: fence, own: own, running: t.settled}, nil
+	return o, err
 }
 
 // fence is the right to call the host for an op, by the monotonic clock alone:
@@ -182,6 +205,28 @@ type op struct {
 	fence
 	own     session.Record                              // as it was written last
 	running func(context.Context, session.Record) error // how a RUNNING end is written
+}
+
+// begin writes the begin of an op. Without a lease there is no right to work
+// under, so nothing is written. An op that comes with an error may have begun:
+// its first End fails by its compare if, and only if, it has.
+func (e *Engine) begin(next session.Record, running func(context.Context, session.Record) error, write func() (session.Record, error)) (*op, error) {
+	o := &op{fence: e.newFence(next), own: next, running: running}
+	if !o.Valid() {
+		return nil, fmt.Errorf("beginning a %s of sandbox %q: %w", next.Op.Kind, next.SandboxID, store.ErrNoLease)
+	}
+	own, err := write()
+	if nothingWritten(err) {
+		return nil, err
+	}
+	o.own = own
+	return o, err
+}
+
+// nothingWritten tells that an error leaves no doubt.
+func nothingWritten(err error) bool {
+	return errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNoLease) ||
+		errors.Is(err, store.ErrBroken) || errors.Is(err, store.ErrNoSpace)
 }
 
 // Advance implements pauser.Op.

@@ -56,8 +56,7 @@ func (p *Pauser) keepAhead(ctx context.Context, s *session.Snapshot) (again time
 	defer cancel()
 	left, err := p.host.Remaining(ctx, s.Record)
 	if err == nil && left <= aheadLead {
-		left = p.cfg.IdleTimeout(s.Record) + aheadSpan
-		err = p.host.Extend(ctx, s.Record, left)
+		left, err = p.extend(ctx, s.Record)
 	}
 	switch {
 	case errors.Is(err, ErrGone):
@@ -68,5 +67,13 @@ func (p *Pauser) keepAhead(ctx context.Context, s *session.Snapshot) (again time
 		}
 		return aheadRetry
 	}
-	return left - min(aheadLead, left/2)
+	return max(time.Second, left-min(aheadLead, left/2))
+}
+
+// extend asks for more time, and how much was given: a host has a longest run.
+func (p *Pauser) extend(ctx context.Context, rec session.Record) (left time.Duration, err error) {
+	if err := p.host.Extend(ctx, rec, p.cfg.IdleTimeout(rec)+aheadSpan); err != nil {
+		return 0, err
+	}
+	return p.host.Remaining(ctx, rec)
 }

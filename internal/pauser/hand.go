@@ -96,28 +96,41 @@ func (p *Pauser) raise(id string, o Options) bool {
 
 // join starts the pause, or waits for the one that is under way here.
 func (p *Pauser) join(ctx context.Context, s *session.Snapshot, o Options) error {
-	p.mu.Lock()
-	h, ok := p.hands[s.SandboxID]
-	if !ok {
-		h = &hand{force: o.Force, done: make(chan struct{})}
-		p.hands[s.SandboxID] = h
-		detached := context.WithoutCancel(ctx)
-		p.ops.Go(func() {
-			h.err = p.pauseByHand(detached, s, h, o)
-			p.mu.Lock()
-			delete(p.hands, s.SandboxID)
-			p.mu.Unlock()
-			close(h.done)
-		})
+	h, err := p.hand(ctx, s, o)
+	if err != nil {
+		return err
 	}
-	h.force = h.force || o.Force
-	p.mu.Unlock()
 	select {
 	case <-h.done:
 		return h.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (p *Pauser) hand(ctx context.Context, s *session.Snapshot, o Options) (*hand, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h, ok := p.hands[s.SandboxID]; ok {
+		h.force = h.force || o.Force
+		return h, nil
+	}
+	h := &hand{force: o.Force, done: make(chan struct{})}
+	if !p.unsyncedSpawn(func() { p.runHand(ctx, s, h, o) }) {
+		return nil, errClosed
+	}
+	p.hands[s.SandboxID] = h
+	return h, nil
+}
+
+func (p *Pauser) runHand(ctx context.Context, s *session.Snapshot, h *hand, o Options) {
+	ctx, end := p.detach(ctx)
+	defer end()
+	h.err = p.pauseByHand(ctx, s, h, o)
+	p.mu.Lock()
+	delete(p.hands, s.SandboxID)
+	p.mu.Unlock()
+	close(h.done)
 }
 
 func (p *Pauser) forced(h *hand) bool {
@@ -127,88 +140,115 @@ func (p *Pauser) forced(h *hand) bool {
 }
 
 func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, o Options) error {
-	if err := p.untilSettled(ctx); err != nil {
+	epoch, err := p.untilSettled(ctx)
+	if err != nil {
 		return err
 	}
 	now := time.Now()
 	reason := "paused by hand: " + o.By
-	next, err := s.Sleep(p.newOp(session.PhaseDraining, 2*p.cfg.Drain+p.cfg.CallWithin+p.cfg.CallTimeout+opMargin, now), reason, now)
+	next, err := s.Sleep(p.newOp(session.PhaseDraining, p.cfg.Drain+p.cfg.Cut+p.cfg.CallWithin+p.cfg.CallTimeout+opMargin, now), reason, now)
 	if err != nil {
 		return session.ErrConflict
 	}
 	op, err := p.store.Drain(ctx, next)
 	if err != nil {
-		return err
+		return errors.Join(err, p.undo(ctx, op))
 	}
-	if err := p.drain(ctx, s.SandboxID, h, op); err != nil {
+	d := drain{Pauser: p, hand: h, id: s.SandboxID, opID: next.Op.ID, op: op}
+	sent, err := d.run(ctx)
+	if err != nil {
 		return errors.Join(err, p.giveUp(ctx, op, "pause refused, "+err.Error()))
 	}
-	return p.call(ctx, s.Record, op, reason)
+	return p.call(ctx, op, verdict{s.Record, reason, sent, epoch})
 }
 
-// untilSettled waits for the end of the settle period.
-func (p *Pauser) untilSettled(ctx context.Context) error {
-	for {
-		at, _ := p.store.SettledAt()
-		wait := time.Until(at)
-		if wait <= 0 {
-			return nil
-		}
-		select {
-		case <-time.After(min(wait, time.Second)):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// drain leads from draining to calling. Its error says why it could not.
-func (p *Pauser) drain(ctx context.Context, id string, h *hand, op Op) error {
-	err := p.quieten(ctx, id, op)
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	if !p.forced(h) {
-		return &InUseError{What: p.inUse(id)}
-	}
-	if err := op.Advance(ctx, session.PhaseCutting, 0); err != nil {
-		return err
-	}
-	err = p.quieten(ctx, id, op)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &InUseError{What: p.inUse(id)}
-	}
-	return err
-}
-
-// quieten waits, for Config.Drain, until nobody is present and the last visit
-// was closed, and takes the op to calling. After a lapse an empty presence is
-// not an empty sandbox: the visit must be closed first.
-func (p *Pauser) quieten(ctx context.Context, id string, op Op) error {
-	within, cancel := context.WithTimeout(ctx, p.cfg.Drain)
+// untilSettled waits for the end of the settle period, and gives the epoch of
+// the contact with the store.
+func (p *Pauser) untilSettled(ctx context.Context) (epoch uint64, err error) {
+	ctx, cancel := with(ctx, p.quit)
 	defer cancel()
 	for {
-		s, err := p.store.Until(within, id, func(s *session.Snapshot) bool {
-			return s == nil || s.State != session.Pausing || len(s.Presence) == 0
+		at, epoch := p.store.SettledAt()
+		wait := time.Until(at)
+		if wait <= 0 {
+			return epoch, nil
+		}
+		if err := pause(ctx, min(wait, time.Second)); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// drain leads a pause by hand from draining to calling.
+type drain struct {
+	*Pauser
+	hand *hand
+	id   string
+	opID string
+	op   Op
+}
+
+// run gives the time at which the Txn was sent that allows the pause call. Its
+// error says why there was none.
+func (d drain) run(ctx context.Context) (sent time.Time, err error) {
+	ctx, cancel := with(ctx, d.quit)
+	defer cancel()
+	sent, err = d.quieten(ctx, d.cfg.Drain, false)
+	if !errors.Is(err, errBusy) {
+		return sent, err
+	}
+	if !d.forced(d.hand) {
+		return sent, &InUseError{What: d.inUse(d.id)}
+	}
+	if err := d.op.Advance(ctx, session.PhaseCutting, 0); err != nil {
+		return sent, err
+	}
+	sent, err = d.quieten(ctx, d.cfg.Cut, true)
+	if errors.Is(err, errBusy) {
+		err = &InUseError{What: d.inUse(d.id)}
+	}
+	return sent, err
+}
+
+// errBusy says that the time was over before the session was quiet.
+var errBusy = errors.New("still in use")
+
+// quieten waits until nobody is present and the last visit was closed, and
+// takes the op to calling. After a lapse an empty presence is not an empty
+// sandbox: its proxy may only have stalled. That is a reason to refuse, unless
+// requests are being cut.
+func (d drain) quieten(ctx context.Context, most time.Duration, cutting bool) (sent time.Time, err error) {
+	within, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		s, err := d.store.Until(within, d.id, func(s *session.Snapshot) bool {
+			return d.over(s) || (len(s.Presence) == 0 && (cutting || !s.Activity.Open))
 		})
 		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return sent, errBusy
 		case err != nil:
-			return err
-		case s == nil || s.State != session.Pausing:
-			return session.ErrConflict // settled by somebody
-		case s.Activity.Open:
-			err = p.store.Lapsed(within, s)
-		default:
-			err = op.Advance(within, session.PhaseCalling, s.ActivityRevision)
+			return sent, err
+		case d.over(s):
+			return sent, errVoid
+		}
+		if s.Activity.Open {
+			err = d.store.Lapsed(ctx, s)
+		} else {
+			sent = time.Now()
+			err = d.op.Advance(ctx, session.PhaseCalling, s.ActivityRevision)
 			if err == nil {
-				return nil
+				return sent, nil
 			}
 		}
 		if err != nil && !isConflict(err) {
-			return err
+			return sent, err
 		}
 	}
 }
+
+// over tells that somebody else has ended the op.
+func (d drain) over(s *session.Snapshot) bool { return s == nil || s.Op == nil || s.Op.ID != d.opID }
 
 // inUse says in words what keeps the session from sleeping.
 func (p *Pauser) inUse(id string) []string {
@@ -221,7 +261,7 @@ func (p *Pauser) inUse(id string) []string {
 		}
 	}
 	if len(what) == 0 {
-		what = []string{"requests"}
+		what = []string{"requests through a proxy that has vanished"}
 	}
 	return what
 }

@@ -18,15 +18,15 @@ type leader struct {
 	deadlines *deadlines
 	ahead     ahead
 	dirty     *dirtySet
-	atWork    map[string]bool // sessions that a worker is busy with
-	done      chan string     // a worker has ended
-	slots     chan struct{}   // bounds the workers
+	atWork    map[string]bool     // sessions that a worker is busy with
+	busy      map[string]struct{} // sessions with an op, whoever's
+	done      chan worked         // a worker has ended
+	slots     chan struct{}       // bounds the workers
 
 	looked     chan aheadLook // an end time was looked at
 	aheadSlots chan struct{}  // bounds the lookers
 
-	settledAt time.Time
-	epoch     uint64
+	epoch     uint64        // of the contact with the store
 	swept     chan struct{} // closed at the end of the sweep under way; nil: none is
 	nextSweep time.Time
 }
@@ -38,25 +38,26 @@ const (
 	maxLookers = 8
 )
 
-// Lead does the leader's work until ctx ends, and returns when all that it
-// began has ended, too: a pause call is never cut short.
+// worked is the end of a worker.
+type worked struct {
+	id    string
+	after time.Duration // nothing more is done about the session before that
+}
+
+// Lead does the leader's work until ctx ends. Pauses that have begun go on
+// without it: they belong to this process, not to the term, see Wait. So does
+// the leadership not wait for a slow host.
 func (p *Pauser) Lead(ctx context.Context, term Term) {
 	l := &leader{
 		Pauser: p, term: term,
 		deadlines: newDeadlines(), ahead: newAhead(), dirty: newDirtySet(),
-		atWork: make(map[string]bool), done: make(chan string), slots: make(chan struct{}, maxWorkers),
+		atWork: make(map[string]bool), busy: make(map[string]struct{}), done: make(chan worked), slots: make(chan struct{}, maxWorkers),
 		looked: make(chan aheadLook), aheadSlots: make(chan struct{}, maxLookers),
 	}
-	l.settledAt, l.epoch = p.store.SettledAt()
+	_, l.epoch = p.store.SettledAt()
 	stop := p.store.Watch(l.dirty.add)
 	defer stop()
 	l.run(ctx)
-	for len(l.atWork) > 0 {
-		delete(l.atWork, <-l.done)
-	}
-	if l.swept != nil {
-		<-l.swept
-	}
 }
 
 // run is the leader's one loop: everything that it knows is touched here.
@@ -70,11 +71,11 @@ func (l *leader) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-l.dirty.wake:
 			for _, id := range l.dirty.take() {
-				l.schedule(id)
+				l.schedule(id, 0)
 			}
-		case id := <-l.done:
-			delete(l.atWork, id)
-			l.schedule(id)
+		case w := <-l.done:
+			delete(l.atWork, w.id)
+			l.schedule(w.id, w.after)
 		case look := <-l.looked:
 			if l.ahead.seen[look.id] == look.revision {
 				l.ahead.checks.set(look.id, look.at)
@@ -83,22 +84,26 @@ func (l *leader) run(ctx context.Context) {
 			l.swept = nil
 		case <-timer.C:
 		case now := <-every.C:
-			l.checkContact()
 			l.settleAbandoned(ctx)
-			l.startAhead(ctx, now)
 			l.maybeSweep(ctx, now)
 		}
+		l.startAhead(ctx, time.Now())
 		timer.Reset(l.startDue(ctx, time.Now()))
 	}
 }
 
-// schedule works out anew when something is to be done about a session.
-func (l *leader) schedule(id string) {
+// schedule works out anew when something is to be done about a session, not
+// before the given time has passed.
+func (l *leader) schedule(id string, after time.Duration) {
 	if l.atWork[id] {
 		return // looked at again when its worker has ended
 	}
 	s := l.store.Get(id)
 	l.ahead.follow(id, s, time.Now())
+	delete(l.busy, id)
+	if s != nil && s.State.Busy() {
+		l.busy[id] = struct{}{}
+	}
 	if s == nil || s.State != session.Running {
 		l.deadlines.remove(id)
 		return
@@ -106,27 +111,39 @@ func (l *leader) schedule(id string) {
 	at, ok := s.PauseAt(l.cfg.IdleTimeout(s.Record))
 	switch {
 	case ok:
-		if s.LastError != nil && s.LastError.Op == session.OpPause && s.LastError.RetryAt.After(at) {
-			at = s.LastError.RetryAt
-		}
-		l.deadlines.set(id, at)
+		at = later(at, retryAt(s))
 	case len(s.Presence) == 0 && s.Activity.Open:
-		// one Txn deletes presence and closes the visit, but its two events
-		// come one after the other
-		l.deadlines.set(id, time.Now().Add(lapseGrace))
+		at = time.Now() // its proxy has vanished
 	default:
 		l.deadlines.remove(id)
+		return
 	}
+	l.deadlines.set(id, later(at, time.Now().Add(after)))
 }
 
-const lapseGrace = 100 * time.Millisecond
+// retryAt is when a pause may be tried again after one that failed. Only the
+// span is believed of what another node wrote: its clock may be wrong.
+func retryAt(s *session.Snapshot) time.Time {
+	if s.LastError == nil || s.LastError.Op != session.OpPause {
+		return time.Time{}
+	}
+	return s.Seen.Add(s.LastError.RetryAt.Sub(s.LastError.At))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
 
 // startDue starts a worker for each session whose time has come, and tells
 // after how long the next one's will.
 func (l *leader) startDue(ctx context.Context, now time.Time) time.Duration {
-	if wait := l.settledAt.Sub(now); wait > 0 {
+	if wait := l.settling(now); wait > 0 {
 		return wait
 	}
+	epoch := l.epoch
 	for {
 		id, at, ok := l.deadlines.next()
 		if !ok {
@@ -135,76 +152,91 @@ func (l *leader) startDue(ctx context.Context, now time.Time) time.Duration {
 		if wait := at.Sub(now); wait > 0 {
 			return wait
 		}
-		if !l.start(ctx, id, func() { l.due(ctx, id) }) {
-			return 50 * time.Millisecond // all workers are busy
+		if !l.atWork[id] && !l.start(ctx, id, func() error { return l.due(ctx, id, epoch) }) {
+			return time.Hour // all workers are busy: one that ends comes here
 		}
 		l.deadlines.remove(id)
 	}
 }
 
+// settling tells how long no verdict may be reached. Each loss of contact with
+// the store makes it begin anew: proxies ENTER again all that they are serving.
+func (l *leader) settling(now time.Time) time.Duration {
+	at, epoch := l.store.SettledAt()
+	if epoch != l.epoch {
+		l.epoch = epoch
+		l.cfg.Logger.Info("contact with the store was lost; no pause until all proxies have entered again",
+			zap.Time("until", at))
+	}
+	return at.Sub(now)
+}
+
 // start runs work in a worker of its own; false if none is free.
-func (l *leader) start(_ context.Context, id string, work func()) bool {
+func (l *leader) start(ctx context.Context, id string, work func() error) bool {
 	select {
 	case l.slots <- struct{}{}:
 	default:
 		return false
 	}
 	l.atWork[id] = true
-	l.ops.Go(func() {
-		work()
+	l.spawn(func() { // or the process is about to end
+		err := work()
 		<-l.slots
-		l.done <- id
+		w := worked{id: id}
+		if err != nil {
+			w.after = workRetry
+		}
+		select {
+		case l.done <- w:
+		case <-ctx.Done(): // nobody listens any more
+		}
 	})
 	return true
 }
 
+// workRetry is how long a session is left alone about which something could not
+// be done, even if it was only that somebody else was quicker.
+const workRetry = 200 * time.Millisecond
+
 // due does what a session's deadline was for, if it still holds.
-func (l *leader) due(ctx context.Context, id string) {
+func (l *leader) due(ctx context.Context, id string, epoch uint64) error {
 	s := l.store.Get(id)
 	if s == nil || s.State != session.Running {
-		return
+		return nil
 	}
 	timeout := l.cfg.IdleTimeout(s.Record)
 	at, ok := s.PauseAt(timeout)
 	var err error
 	switch {
 	case ok && !time.Now().Before(at):
-		err = l.sleep(ctx, s, timeout)
+		err = l.sleep(ctx, s, timeout, epoch)
 	case !ok && len(s.Presence) == 0 && s.Activity.Open:
 		err = l.store.Lapsed(ctx, s)
 	}
-	if err != nil && ctx.Err() == nil {
+	if ctx.Err() == nil {
 		l.report("pausing an idle sandbox", id, err)
 	}
-}
-
-// checkContact drops what was decided before a loss of contact with the store,
-// and settles anew.
-func (l *leader) checkContact() {
-	at, epoch := l.store.SettledAt()
-	if epoch == l.epoch {
-		return
-	}
-	l.settledAt, l.epoch = at, epoch
-	l.cfg.Logger.Info("contact with the store was lost; no pause until all proxies have entered again",
-		zap.Time("until", at))
+	return err
 }
 
 // settleAbandoned finishes the ops that nobody works on any more.
 func (l *leader) settleAbandoned(ctx context.Context) {
-	for _, s := range l.store.All() {
-		if s.State.Busy() && !l.atWork[s.SandboxID] && l.store.Abandoned(s) {
-			l.start(ctx, s.SandboxID, func() {
-				if err := l.settle(ctx, s); err != nil && ctx.Err() == nil {
-					l.report("settling an op that nobody finished", s.SandboxID, err)
-				}
-			})
+	for id := range l.busy {
+		s := l.store.Get(id)
+		if s == nil || !s.State.Busy() || l.atWork[id] || !l.store.Abandoned(s) {
+			continue
 		}
+		l.start(ctx, id, func() error {
+			err := l.settle(ctx, s)
+			if ctx.Err() == nil {
+				l.report("settling an op that nobody finished", id, err)
+			}
+			return err
+		})
 	}
 }
 
-// startAhead sees to the hosts' end times. A second more or less is nothing
-// beside their margin.
+// startAhead sees to the hosts' end times.
 func (l *leader) startAhead(ctx context.Context, now time.Time) {
 	for {
 		id, at, ok := l.ahead.checks.next()
@@ -219,10 +251,10 @@ func (l *leader) startAhead(ctx context.Context, now time.Time) {
 		select {
 		case l.aheadSlots <- struct{}{}:
 		default:
-			return // the rest comes with the next tick
+			return // a looker that ends comes here
 		}
 		l.ahead.checks.set(id, now.Add(askTimeout)) // unless the answer says otherwise
-		l.ops.Go(func() {
+		l.spawn(func() {
 			again := l.keepAhead(ctx, s)
 			<-l.aheadSlots
 			select {
@@ -247,14 +279,13 @@ func (l *leader) maybeSweep(ctx context.Context, now time.Time) {
 	l.nextSweep = now.Add(l.cfg.CheckEvery)
 	swept := make(chan struct{})
 	l.swept = swept
-	l.ops.Go(func() {
-		defer close(swept)
-		l.Sweep(ctx)
-	})
+	if !l.spawn(func() { defer close(swept); l.Sweep(ctx) }) {
+		close(swept)
+	}
 }
 
 func (p *Pauser) report(doing, id string, err error) {
-	if !isConflict(err) {
+	if err != nil && !isConflict(err) {
 		p.cfg.Logger.Warn(doing+" failed", zap.String("sandbox", id), zap.Error(err))
 	}
 }

@@ -34,8 +34,10 @@ const (
 	DefaultIdleTimeout = 10 * time.Minute
 	DefaultCheckEvery  = 5 * time.Minute
 	DefaultDrain       = 5 * time.Second
+	DefaultCut         = 15 * time.Second
 	DefaultCallTimeout = 75 * time.Second
 	DefaultCallWithin  = 2 * time.Second
+	DefaultGrace       = 15 * time.Second
 	DefaultKeepKilled  = 30 * 24 * time.Hour
 )
 
@@ -53,7 +55,8 @@ type Store interface {
 	Watch(changed func(id string)) (stop func())
 	// Lapsed closes a visit whose proxy vanished: SLEEP's idle time starts here.
 	Lapsed(ctx context.Context, s *session.Snapshot) error
-	// Drain begins a pause by hand.
+	// Drain begins a pause by hand; by then Get shows it. An op that comes with
+	// an error may have begun or not: it can only be ended.
 	Drain(ctx context.Context, next session.Record) (Op, error)
 	// Settle writes the host's word over a session that nobody works on.
 	Settle(ctx context.Context, next session.Record) error
@@ -72,7 +75,8 @@ type Store interface {
 // Term is one leadership. It ends with the context that comes with it.
 type Term interface {
 	// Sleep begins the pause of an idle session, with all the compares of
-	// SLEEP, and gives the op to work under.
+	// SLEEP, and gives the op to work under. As with Drain, an op may come with
+	// an error.
 	Sleep(ctx context.Context, next session.Record, activityRevision int64) (Op, error)
 }
 
@@ -122,9 +126,11 @@ type Config struct {
 	IdleTimeout func(session.Record) time.Duration
 	CheckEvery  time.Duration // between two sweeps
 	Drain       time.Duration // how long a pause by hand waits for what is in flight
+	Cut         time.Duration // how long a forced one then waits for the proxies; longer than a lease, for one that has died
 	CallTimeout time.Duration // one pause call
 	CallWithin  time.Duration // from sending SLEEP to sending the pause call
 	KeepKilled  time.Duration // how long a KILLED record is kept
+	Grace       time.Duration // how long Wait lets pause calls go on
 	// InUse says in words what is in flight at this process, for the answer to
 	// a refused pause.
 	InUse  func(id string) []string
@@ -138,9 +144,11 @@ func (c Config) withDefaults() Config {
 	}{
 		{&c.CheckEvery, DefaultCheckEvery},
 		{&c.Drain, DefaultDrain},
+		{&c.Cut, DefaultCut},
 		{&c.CallTimeout, DefaultCallTimeout},
 		{&c.CallWithin, DefaultCallWithin},
 		{&c.KeepKilled, DefaultKeepKilled},
+		{&c.Grace, DefaultGrace},
 	} {
 		if *d.v == 0 {
 			*d.v = d.d
@@ -155,17 +163,68 @@ type Pauser struct {
 	store Store
 	host  Host
 
-	ops sync.WaitGroup // pauses under way, by the leader or by hand
+	quit  context.Context // ends when Wait is called: no further host is called
+	stop  context.CancelFunc
+	calls context.Context // ends when the grace after that is over
+	cut   context.CancelFunc
 
-	mu    sync.Mutex // guards the following fields
-	hands map[string]*hand
-	sweep Sweep
+	mu     sync.Mutex // guards the following fields
+	closed bool       // nothing is begun any more
+	ops    sync.WaitGroup
+	hands  map[string]*hand
+	sweep  Sweep
 }
 
 // New gives a Pauser.
 func New(store Store, host Host, cfg Config) *Pauser {
-	return &Pauser{cfg: cfg.withDefaults(), store: store, host: host, hands: make(map[string]*hand)}
+	p := &Pauser{cfg: cfg.withDefaults(), store: store, host: host, hands: make(map[string]*hand)}
+	p.quit, p.stop = context.WithCancel(context.Background())
+	p.calls, p.cut = context.WithCancel(context.Background())
+	return p
 }
 
-// Wait returns when no pause is under way here any more.
-func (p *Pauser) Wait() { p.ops.Wait() }
+// Wait ends the pausing: nothing is begun any more, what has not called its
+// host yet is given up, and pause calls under way have Config.Grace to end.
+// What has not ended by then stays PAUSING, and is settled by the host's word
+// once this node is gone: a slow snapshot must not keep a process from ending.
+func (p *Pauser) Wait() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.stop()
+	grace := time.AfterFunc(p.cfg.Grace, p.cut)
+	defer grace.Stop()
+	p.ops.Wait()
+	p.cut()
+}
+
+var errClosed = errors.New("the proxy is shutting down")
+
+// spawn runs f in a goroutine that Wait awaits; false if it is too late for
+// that.
+func (p *Pauser) spawn(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unsyncedSpawn(f)
+}
+
+// p.mu must be held.
+func (p *Pauser) unsyncedSpawn(f func()) bool {
+	if p.closed {
+		return false
+	}
+	p.ops.Go(f)
+	return true
+}
+
+// detach gives a context that no caller ends, only the end of the grace.
+func (p *Pauser) detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	return with(context.WithoutCancel(ctx), p.calls)
+}
+
+// with gives ctx with a second reason to end.
+func with(ctx, end context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(end, func() { cancel(errClosed) })
+	return ctx, func() { stop(); cancel(nil) }
+}

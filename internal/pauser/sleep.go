@@ -24,12 +24,9 @@ func (p *Pauser) newOp(phase session.Phase, span time.Duration, now time.Time) s
 }
 
 // sleep pauses an idle session. A conflict means that it is not idle any more,
-// which is as good.
-func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Duration) error {
-	_, epoch := l.store.SettledAt()
-	if epoch != l.epoch {
-		return nil // the loop will notice, and settle
-	}
+// which is as good. epoch is that of the contact with the store under which the
+// verdict was reached.
+func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Duration, epoch uint64) error {
 	sent := time.Now()
 	op := l.newOp(session.PhaseCalling, l.cfg.CallWithin+l.cfg.CallTimeout+opMargin, sent)
 	next, err := s.Sleep(op, "idle for "+idle.String(), sent)
@@ -39,14 +36,21 @@ func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Durat
 	within, cancel := context.WithTimeout(ctx, l.cfg.CallWithin)
 	defer cancel()
 	own, err := l.term.Sleep(within, next, s.ActivityRevision)
+	ctx, end := l.detach(ctx) // the op has an owner now, leader or not
+	defer end()
 	if err != nil {
-		return err
+		return errors.Join(err, l.undo(ctx, own))
 	}
-	ctx = context.WithoutCancel(ctx) // the op has an owner now, leader or not
-	if _, now := l.store.SettledAt(); now != epoch || time.Since(sent) > l.cfg.CallWithin {
-		return l.giveUp(ctx, own, "contact with the store was lost before the pause call")
+	return l.call(ctx, own, verdict{s.Record, next.Reason, sent, epoch})
+}
+
+// undo ends an op that may or may not have begun, because the store did not
+// answer: everybody would wait for it until its deadline. op may be nil.
+func (p *Pauser) undo(ctx context.Context, op Op) error {
+	if op == nil {
+		return nil
 	}
-	return l.call(ctx, s.Record, own, next.Reason)
+	return p.giveUp(ctx, op, "given up: the store did not answer")
 }
 
 // giveUp ends an op whose pause call was never sent.
@@ -56,28 +60,62 @@ func (p *Pauser) giveUp(ctx context.Context, op Op, why string) error {
 	})
 }
 
+// verdict is what a pause call is made on.
+type verdict struct {
+	rec    session.Record
+	reason string
+	sent   time.Time // when the Txn that allows the call was sent
+	epoch  uint64    // of the contact with the store until then
+}
+
+// errVoid says that a verdict did not last until the call.
+var errVoid = fmt.Errorf("given up before the pause call: %w", session.ErrConflict)
+
+// void tells why the verdict is none any more. A proxy that can't reach the
+// store begins to serve without it after a while that is longer than
+// Config.CallWithin; and the op may have been settled by others.
+func (p *Pauser) void(op Op, v verdict) string {
+	_, epoch := p.store.SettledAt()
+	switch {
+	case p.quit.Err() != nil:
+		return "shutting down before the pause call"
+	case epoch != v.epoch:
+		return "contact with the store was lost before the pause call"
+	case time.Since(v.sent) > p.cfg.CallWithin, !op.Valid():
+		return "stalled before the pause call"
+	}
+	return ""
+}
+
 // call is the host's pause call and what comes after it. The call is sent once,
 // and what it answers is believed only where it is clear.
-func (p *Pauser) call(ctx context.Context, rec session.Record, op Op, reason string) error {
-	if !op.Valid() {
-		return p.giveUp(ctx, op, "stalled before the pause call")
+func (p *Pauser) call(ctx context.Context, op Op, v verdict) error {
+	if why := p.void(op, v); why != "" {
+		return errors.Join(errVoid, p.giveUp(ctx, op, why))
 	}
-	failed := p.pauseAtHost(ctx, rec)
+	failed := p.pauseAtHost(ctx, v.rec)
 	told := session.Paused
 	if failed != nil {
-		told = p.ask(ctx, rec, failed)
+		if ctx.Err() != nil {
+			return fmt.Errorf("left to be settled by others: %w", context.Cause(ctx))
+		}
+		told = p.ask(ctx, v.rec, failed)
 	}
-	return p.end(ctx, op, func(r session.Record) (session.Record, error) {
+	err := p.end(ctx, op, func(r session.Record) (session.Record, error) {
 		now := time.Now()
 		switch told {
 		case session.Paused:
-			return r.Settle(told, reason, now)
+			return r.Settle(told, v.reason, now)
 		case session.Killed:
 			return r.Settle(told, "gone at the host: 404", now)
 		default:
 			return r.Fail(failed.Error(), backoff(r.Failures(session.OpPause)), now)
 		}
 	})
+	if err == nil && told == session.Running {
+		return fmt.Errorf("pausing at the host: %w", failed)
+	}
+	return err
 }
 
 func (p *Pauser) pauseAtHost(ctx context.Context, rec session.Record) error {
@@ -93,7 +131,7 @@ func (p *Pauser) ask(ctx context.Context, rec session.Record, failed error) sess
 	if errors.Is(failed, ErrGone) {
 		return session.Killed
 	}
-	p.cfg.Logger.Warn("pause call failed", zap.String("sandbox", rec.SandboxID), zap.Error(failed))
+	p.cfg.Logger.Info("pause call failed; asking what the host knows", zap.String("sandbox", rec.SandboxID), zap.Error(failed))
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	told, err := p.host.State(ctx, rec)
@@ -111,18 +149,31 @@ const (
 	endRetry   = 100 * time.Millisecond
 )
 
-// end closes the op. The store is tried until the op's time is over; then
-// others settle it. An op that was settled meanwhile is over, too.
+// end closes the op. It tries until others may have settled it, also when the
+// right to call the host has ended: closing is safe by its compare. An op that
+// was settled meanwhile is over, too.
 func (p *Pauser) end(ctx context.Context, op Op, step func(session.Record) (session.Record, error)) error {
+	until := time.Now().Add(p.cfg.CallTimeout + opMargin)
 	for {
 		err := op.End(ctx, step)
 		if err == nil || isConflict(err) {
 			return nil
 		}
-		if !op.Valid() {
+		if time.Now().After(until) || pause(ctx, endRetry) != nil {
 			return fmt.Errorf("closing a pause: %w", err)
 		}
-		time.Sleep(endRetry)
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -63,11 +63,11 @@ func (p *Pauser) Sweep(ctx context.Context) Sweep {
 }
 
 func (p *Pauser) sweepHost(ctx context.Context, host string, records []*session.Snapshot, listed map[string]session.Record, result *Sweep) {
-	missing, known := compare(records, listed)
+	missing, alive, known := compare(records, listed)
 	result.Looked += len(records)
-	if limit := max(10, len(records)/20); len(missing) > limit {
+	if limit := max(10, alive/20); len(missing) > limit {
 		result.Errors[host] = fmt.Sprintf("it lists %d of %d sandboxes: too many are missing, so none is marked (is the API key right?)",
-			len(records)-len(missing), len(records))
+			alive-len(missing), alive)
 		missing = nil
 	}
 	for _, s := range records {
@@ -98,16 +98,21 @@ func (r *Sweep) count(n *int, changed bool, err error) {
 	}
 }
 
-// compare finds the records that the list lacks, and all IDs that have one.
-func compare(records []*session.Snapshot, listed map[string]session.Record) (missing []*session.Snapshot, known map[string]struct{}) {
+// compare finds the records that the list lacks, among those that are alive as
+// far as we know, and all IDs that have a record.
+func compare(records []*session.Snapshot, listed map[string]session.Record) (missing []*session.Snapshot, alive int, known map[string]struct{}) {
 	known = make(map[string]struct{}, len(records))
 	for _, s := range records {
 		known[s.SandboxID] = struct{}{}
-		if _, ok := listed[s.SandboxID]; !ok && s.State != session.Killed {
+		if s.State == session.Killed {
+			continue
+		}
+		alive++
+		if _, ok := listed[s.SandboxID]; !ok {
 			missing = append(missing, s)
 		}
 	}
-	return missing, known
+	return missing, alive, known
 }
 
 func (p *Pauser) sweepOne(ctx context.Context, s *session.Snapshot, listed map[string]session.Record, missing bool) (changed bool, err error) {

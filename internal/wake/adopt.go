@@ -50,11 +50,13 @@ func (w *wait) ask(no error, found func(context.Context, session.Record) error) 
 	case errors.Is(err, ErrGone):
 		w.forget(w.id)
 		return no
+	case errors.Is(err, errHeld):
+		return w.notYet(w.store.Get(w.id))
 	case w.ctx.Err() != nil:
 		return w.ctx.Err()
 	}
 	w.lastErr = err
-	return w.pause(askRetry)
+	return pause(w.ctx, askRetry)
 }
 
 const (

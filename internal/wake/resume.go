@@ -15,6 +15,10 @@ import (
 // errFailed says that a resume came to an end that the record tells.
 var errFailed = errors.New("resume failed")
 
+// errUncalled ends an op whose connect call was never sent. The next attempt
+// need not wait.
+var errUncalled = errors.New("the op was over before the connect call")
+
 // opMargin is what an op may take beyond its call to the host: the Txns before
 // and after it.
 const opMargin = 5 * time.Second
@@ -32,13 +36,23 @@ func (w *Waker) resume(ctx context.Context, s *session.Snapshot, cause Cause) er
 	}
 	op, err := w.store.Wake(ctx, next)
 	if err != nil {
+		w.undo(ctx, op, cause)
 		return err
 	}
 	if !op.Valid() {
-		return fmt.Errorf("%w: stalled before the call", errFailed) // others settle it
+		return w.end(ctx, op, errUncalled, cause)
 	}
 	err = w.connect(ctx, s.Record, cause)
 	return w.end(ctx, op, err, cause)
+}
+
+// undo ends an op that may or may not have begun, because the store did not
+// answer: everybody would wait for it until its deadline.
+func (w *Waker) undo(ctx context.Context, op Op, cause Cause) {
+	if op == nil {
+		return
+	}
+	w.spawn(ctx, func(ctx context.Context) error { return w.end(ctx, op, errUncalled, cause) })
 }
 
 // connect calls the host, behind its breaker.
@@ -50,8 +64,8 @@ func (w *Waker) connect(ctx context.Context, rec session.Record, cause Cause) er
 	return w.breakers.do(rec.Host, func() error { return w.host.Connect(ctx, rec, timeout) })
 }
 
-// end closes the op. The store is tried until the op's time is over; then
-// others settle it.
+// end closes the op. It tries until others may have settled it, also when the
+// right to call the host has ended: closing is safe by its compare.
 func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error {
 	step := func(r session.Record) (session.Record, error) {
 		now := time.Now()
@@ -60,23 +74,40 @@ func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error
 			return r.Settle(session.Running, cause.Reason, now)
 		case errors.Is(failed, ErrGone):
 			return r.Settle(session.Killed, "gone at the host: 404", now)
+		case errors.Is(failed, errUncalled):
+			return r.Fail(failed.Error(), 0, now)
 		default:
 			return r.Fail(failed.Error(), backoff(r.Failures(session.OpResume)), now)
 		}
 	}
+	until := time.Now().Add(w.cfg.CallTimeout + opMargin)
 	for {
 		err := op.End(ctx, step)
-		if err == nil || errors.Is(err, session.ErrConflict) || !op.Valid() {
+		if err == nil || errors.Is(err, session.ErrConflict) || time.Now().After(until) {
 			break
 		}
 		w.cfg.Logger.Warn("closing a resume failed", zap.Error(err))
-		time.Sleep(storeRetry)
+		if pause(ctx, storeRetry) != nil {
+			break
+		}
 	}
 	if failed != nil {
 		w.cfg.Logger.Warn("resume failed", zap.String("reason", cause.Reason), zap.Error(failed))
 		return fmt.Errorf("%w: %w", errFailed, failed)
 	}
 	return nil
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 const (

@@ -17,7 +17,7 @@ type wait struct {
 	cause Cause
 
 	deadline  time.Time // end of the hold; zero while a pause is under way
-	storeDown time.Time // since when the store has not answered
+	storeDown time.Time // since when the store has been tried in vain, without a break
 	woke      bool      // it did not run when the caller came
 	lastErr   error
 }
@@ -45,17 +45,20 @@ func (w *wait) run() error {
 
 func (w *wait) step(s *session.Snapshot) (done bool, err error) {
 	switch {
+	case s != nil && s.State == session.Running && s.Revision != w.cause.Suspect:
+		return w.enter(s)
+	case s != nil && (!s.State.Busy() || w.store.Abandoned(s)) && s.State != session.Killed:
+		w.woke = true
+		return w.wake(s)
+	}
+	w.storeDown = time.Time{} // other things come between the tries
+	switch {
 	case s == nil:
 		return false, w.adopt()
 	case s.State == session.Killed:
 		return false, w.revive(s)
-	case s.State == session.Running && s.Revision != w.cause.Suspect:
-		return w.enter(s)
-	case s.State.Busy() && !w.store.Abandoned(s):
-		return false, w.await(s)
 	default:
-		w.woke = true
-		return w.wake(s)
+		return false, w.await(s)
 	}
 }
 
@@ -82,7 +85,7 @@ func (w *wait) notYet(s *session.Snapshot) error {
 	if s != nil {
 		e.State = s.State
 		if s.LastError != nil && s.LastError.Op == session.OpResume {
-			e.RetryAfter = max(time.Second, time.Until(s.LastError.RetryAt))
+			e.RetryAfter = max(time.Second, backingOff(s))
 			e.Cause = errors.New(s.LastError.Message)
 		}
 	}
@@ -93,6 +96,7 @@ func (w *wait) notYet(s *session.Snapshot) error {
 // answer for longer than a leader may take from SLEEP to its call, the visit
 // is let in by what is known.
 func (w *wait) enter(s *session.Snapshot) (bool, error) {
+	began := time.Now()
 	err := w.visit.Enter(w.ctx, s.Revision)
 	switch {
 	case err == nil:
@@ -104,31 +108,22 @@ func (w *wait) enter(s *session.Snapshot) (bool, error) {
 		return false, w.ctx.Err()
 	}
 	w.lastErr = err
-	if w.unreachable() {
+	if w.unreachable(began) {
 		w.visit.Force()
 		return true, nil
 	}
-	return false, w.pause(storeRetry)
+	return false, pause(w.ctx, storeRetry)
 }
 
 const storeRetry = 100 * time.Millisecond
 
-// unreachable tells whether the store has been failing for EnterTries.
-func (w *wait) unreachable() bool {
+// unreachable notes that a try that began then has failed, and tells whether
+// the store has been tried in vain for EnterTries.
+func (w *wait) unreachable(began time.Time) bool {
 	if w.storeDown.IsZero() {
-		w.storeDown = time.Now()
+		w.storeDown = began
 	}
 	return time.Since(w.storeDown) >= w.cfg.EnterTries
-}
-
-// pause waits for d, or until the caller gives up.
-func (w *wait) pause(d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-w.ctx.Done():
-		return w.ctx.Err()
-	}
 }
 
 // look is how often a wait looks whether the op that it waits for has been
@@ -156,50 +151,74 @@ func (w *wait) awaitFor(s *session.Snapshot, d time.Duration) error {
 // wake resumes the sandbox, or joins the wake that is under way here, unless
 // the last failure is too fresh.
 func (w *wait) wake(s *session.Snapshot) (bool, error) {
-	if s.State == session.Paused && s.LastError != nil && s.LastError.Op == session.OpResume {
-		if rest := time.Until(s.LastError.RetryAt); rest > 0 {
-			if time.Now().Add(rest).After(w.deadline) {
-				return false, w.notYet(s)
-			}
-			return false, w.awaitFor(s, rest)
+	if rest := backingOff(s); rest > 0 {
+		if time.Now().Add(rest).After(w.deadline) {
+			return false, w.notYet(s)
 		}
+		return false, w.awaitFor(s, rest)
 	}
+	began := time.Now()
 	err := w.join("wake ", func(ctx context.Context) error { return w.resume(ctx, s, w.cause) })
 	switch {
 	case err == nil, errors.Is(err, session.ErrConflict), errors.Is(err, errFailed):
+		w.storeDown = time.Time{}
 		return false, nil // the record says how it went
+	case errors.Is(err, errHeld):
+		return false, w.notYet(w.store.Get(w.id))
 	case w.ctx.Err() != nil:
 		return false, w.ctx.Err()
 	}
 	w.lastErr = err
-	if !w.unreachable() {
-		return false, w.pause(storeRetry)
+	if !w.unreachable(began) {
+		return false, pause(w.ctx, storeRetry)
 	}
-	// the store is away, but the session is known: the host alone must do
-	err = w.join("direct ", func(ctx context.Context) error { return w.connect(ctx, s.Record, w.cause) })
-	if err != nil {
-		w.lastErr = err
-		return false, w.pause(storeRetry)
-	}
-	w.visit.Force()
-	return true, nil
+	return w.wakeDirectly(s)
 }
+
+// wakeDirectly is for a store that is away: the session is known, so the host
+// alone must do.
+func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
+	err := w.join("direct ", func(ctx context.Context) error { return w.connect(ctx, s.Record, w.cause) })
+	switch {
+	case err == nil:
+		w.visit.Force()
+		return true, nil
+	case errors.Is(err, errHeld):
+		return false, w.notYet(w.store.Get(w.id))
+	case w.ctx.Err() != nil:
+		return false, w.ctx.Err()
+	}
+	w.lastErr = err
+	return false, pause(w.ctx, storeRetry)
+}
+
+// backingOff tells how long no resume is tried, after one that failed. Only the
+// span is believed of what another node wrote: its clock may be wrong.
+func backingOff(s *session.Snapshot) time.Duration {
+	if s.State != session.Paused || s.LastError == nil || s.LastError.Op != session.OpResume {
+		return 0
+	}
+	return time.Until(s.Seen.Add(s.LastError.RetryAt.Sub(s.LastError.At)))
+}
+
+// errHeld says that the caller's hold ended before what it waited for.
+var errHeld = errors.New("not done within the time that the request was held")
 
 // join runs what for the sandbox, once for all who ask for it at the same
 // time, on a context that none of them can end. The caller stops waiting when
-// its hold ends.
+// its hold ends, which begins here at the latest: no pause is under way.
 func (w *wait) join(what string, do func(context.Context) error) error {
-	ctx := context.WithoutCancel(w.ctx)
-	c := w.flight.DoChan(what+w.id, func() (any, error) { return nil, do(ctx) })
-	var hold <-chan time.Time
-	if !w.deadline.IsZero() {
-		hold = time.After(time.Until(w.deadline))
+	if w.deadline.IsZero() {
+		w.deadline = time.Now().Add(w.cause.Hold)
 	}
+	c := w.flight.DoChan(what+w.id, func() (any, error) { return nil, w.detached(w.ctx, do) })
+	hold := time.NewTimer(time.Until(w.deadline))
+	defer hold.Stop()
 	select {
 	case r := <-c:
 		return r.Err
-	case <-hold:
-		return nil
+	case <-hold.C:
+		return errHeld
 	case <-w.ctx.Done():
 		return w.ctx.Err()
 	}

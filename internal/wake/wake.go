@@ -14,6 +14,7 @@ package wake
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/patrickmn/go-cache"
@@ -29,6 +30,7 @@ const (
 	DefaultCallTimeout = 75 * time.Second
 	DefaultEnterTries  = 4 * time.Second
 	DefaultUnknownFor  = 5 * time.Second
+	DefaultGrace       = 5 * time.Second
 )
 
 // Store is what waking needs of the session store. Writes whose compares fail
@@ -42,7 +44,8 @@ type Store interface {
 	Adopt(ctx context.Context, rec session.Record) error
 	// Settle writes the host's word over a session that nobody works on.
 	Settle(ctx context.Context, next session.Record) error
-	// Wake begins a resume, and gives the op to work under.
+	// Wake begins a resume, and gives the op to work under. An op that comes
+	// with an error may have begun or not: it can only be ended.
 	Wake(ctx context.Context, next session.Record) (Op, error)
 	// Abandoned tells whether the op of a busy session may be taken over: its
 	// owner is gone or its deadline has passed.
@@ -123,6 +126,7 @@ type Config struct {
 	Hold        time.Duration
 	CallTimeout time.Duration // one connect call
 	EnterTries  time.Duration // how long an unreachable store is tried before a request is served without it
+	Grace       time.Duration // how long Wait lets calls go on
 	UnknownFor  time.Duration // how long a host's "no such sandbox" is believed
 	IdleTimeout func(session.Record) time.Duration
 	Logger      *zap.Logger
@@ -137,6 +141,7 @@ func (c Config) withDefaults() Config {
 		{&c.CallTimeout, DefaultCallTimeout},
 		{&c.EnterTries, DefaultEnterTries},
 		{&c.UnknownFor, DefaultUnknownFor},
+		{&c.Grace, DefaultGrace},
 	} {
 		if *d.v == 0 {
 			*d.v = d.d
@@ -153,15 +158,24 @@ type Waker struct {
 	flight   singleflight.Group // one wake, and one question to the hosts, per sandbox
 	unknown  *cache.Cache       // IDs that no host knows
 	breakers breakers
+
+	base context.Context // of all that is detached from its callers
+	stop context.CancelFunc
+
+	mu     sync.Mutex     // guards the following fields
+	closed bool           // nothing is begun any more
+	ops    sync.WaitGroup // all that is detached
 }
 
 // New gives a Waker.
 func New(store Store, host Host, cfg Config) *Waker {
 	cfg = cfg.withDefaults()
-	return &Waker{
+	w := &Waker{
 		cfg: cfg, store: store, host: host,
 		unknown: cache.New(cfg.UnknownFor, 0), // no janitor: see forget
 	}
+	w.base, w.stop = context.WithCancel(context.Background())
+	return w
 }
 
 // Ensure returns nil once the sandbox runs and v counts. It waits as long as a
@@ -172,6 +186,42 @@ func (w *Waker) Ensure(ctx context.Context, id string, v Visit, cause Cause) err
 		return nil
 	}
 	return w.newWait(ctx, id, v, cause).run()
+}
+
+// Wait ends the waking: nothing is begun any more, and what is under way has
+// Config.Grace to end. What has not ended by then is left to others, who settle
+// it by the host's word once this node is gone.
+func (w *Waker) Wait() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	grace := time.AfterFunc(w.cfg.Grace, w.stop)
+	defer grace.Stop()
+	w.ops.Wait()
+	w.stop()
+}
+
+var errClosed = errors.New("the proxy is shutting down")
+
+// detached does what no caller can end, in the caller's goroutine.
+func (w *Waker) detached(ctx context.Context, do func(context.Context) error) error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return errClosed
+	}
+	w.ops.Add(1)
+	w.mu.Unlock()
+	defer w.ops.Done()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(w.base, cancel)()
+	return do(ctx)
+}
+
+// spawn is detached in a goroutine of its own, for what nobody waits for.
+func (w *Waker) spawn(ctx context.Context, do func(context.Context) error) {
+	go func() { _ = w.detached(ctx, do) }()
 }
 
 // Resume makes the sandbox run for nobody in particular.
