@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -87,6 +88,10 @@ func newOpenStore(e *Etcd, logger *zap.Logger) (*openStore, error) {
 	embedded, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: e.Dir, Logger: logger})
 	if err != nil {
 		return nil, err
+	}
+	// nobody else can use it: what its former process was serving is over
+	if err := store.EndFormer(ctx, embedded.Client(), e.Prefix); err != nil {
+		return nil, errors.Join(err, embedded.Close())
 	}
 	return &openStore{client: embedded.Client(), embedded: embedded}, nil
 }
@@ -188,7 +193,18 @@ func (r *runningEngine) release() error {
 	return errors.Join(append(errs, err)...)
 }
 
+// version is this module's, as the build knows it.
 func version() string {
-	v, _ := caddy.Version()
-	return v
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == modulePath && m.Version != "" {
+			return m.Version
+		}
+	}
+	return "(devel)"
 }
+
+const modulePath = "github.com/sandman-proxy/sandman"
