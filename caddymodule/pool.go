@@ -169,6 +169,7 @@ func (r *runningEngine) Destruct() error {
 		_ = r.Drained(ctx)
 		return r.close()
 	}
+	r.Retire()
 	go func() {
 		_ = r.Drained(context.Background())
 		if err := r.close(); err != nil {

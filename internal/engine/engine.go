@@ -82,8 +82,11 @@ type Engine struct {
 	started time.Time
 	leading atomic.Bool
 
-	stop    context.CancelFunc
+	retire  context.CancelFunc // ends the leading
+	stop    context.CancelFunc // ends all
 	stopped chan struct{}
+	rescues sync.WaitGroup // see pausedByOthers
+	ending  context.Context
 }
 
 // New gives an Engine on an etcd client, which stays the caller's to close,
@@ -110,6 +113,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	})
 	e.pauser = pauser.New(pauseStore{sessions{e}}, pauseHost{e.hosts}, pauser.Config{
 		Node: e.store.Node(), IdleTimeout: e.timeout, CheckEvery: cfg.CheckEvery, Drain: cfg.Drain,
+		Cut: cfg.LeaseTTL + 5*time.Second, // the presence of a proxy that has died ends with its lease
 		InUse: e.inUse, Logger: cfg.Logger.Named("pauser"),
 	})
 	return e, nil
@@ -134,8 +138,9 @@ func (e *Engine) idle(id string) time.Duration {
 
 // Start begins the engine's work. The store may be out of reach.
 func (e *Engine) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	e.stop = cancel
+	e.ending, e.stop = context.WithCancel(context.Background())
+	var leading context.Context
+	leading, e.retire = context.WithCancel(e.ending)
 	stopHosts := make([]func(), 0, len(e.hosts.list))
 	for _, h := range e.hosts.list {
 		stopHosts = append(stopHosts, h.Watch(e.pausedByOthers))
@@ -143,26 +148,30 @@ func (e *Engine) Start() {
 	unsubscribe := e.view.Subscribe(e.changed)
 	go func() {
 		defer close(e.stopped)
-		e.run(ctx)
+		e.run(leading)
 		unsubscribe()
+	}()
+	context.AfterFunc(e.ending, func() {
 		for _, stop := range stopHosts {
 			stop()
 		}
-	}()
+	})
 }
 
 // run ends in the order in which the parts need each other: first the
 // leadership and the pauses under way, then presence, then the node's lease.
-func (e *Engine) run(ctx context.Context) {
+func (e *Engine) run(leading context.Context) {
 	visits, endVisits := context.WithCancel(context.Background())
 	base, endBase := context.WithCancel(context.Background())
 	var visiting, storing sync.WaitGroup
 	storing.Go(func() { _ = e.store.Run(base) })
 	visiting.Go(func() { e.visits.Run(visits) })
-	if err := e.store.Lead(ctx, e.lead); err != nil {
+	if err := e.store.Lead(leading, e.lead); err != nil {
 		e.log.Error("leading failed", zap.Error(err))
 	}
-	<-ctx.Done()
+	<-e.ending.Done()
+	e.rescues.Wait()
+	e.waker.Wait()
 	e.pauser.Wait()
 	endVisits()
 	visiting.Wait()
@@ -178,9 +187,13 @@ func (e *Engine) lead(ctx context.Context, t store.Term) {
 	e.pauser.Lead(ctx, term{e, t})
 }
 
+// Retire gives the leadership up, for good: another engine has taken over, and
+// this one only ends what it serves.
+func (e *Engine) Retire() { e.retire() }
+
 // Close ends the engine: leadership is given up, presence taken back, the
-// node's lease revoked. Pause calls under way are awaited. It must have been
-// started.
+// node's lease revoked. Calls to hosts under way have a few seconds to end. It
+// must have been started.
 func (e *Engine) Close() {
 	e.stop()
 	<-e.stopped
@@ -232,17 +245,17 @@ func (e *Engine) lost(ctx context.Context, id string) {
 // ours while something is in flight, the sandbox is woken for it.
 func (e *Engine) pausedByOthers(id string) {
 	s := e.get(id)
-	if requests, _ := e.visits.InUse(id); requests == 0 || s == nil || s.State != session.Running {
+	if requests, _ := e.visits.InUse(id); requests == 0 || s == nil || s.State != session.Running || e.ending.Err() != nil {
 		return
 	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), wake.DefaultCallTimeout)
+	e.rescues.Go(func() {
+		ctx, cancel := context.WithTimeout(e.ending, wake.DefaultCallTimeout)
 		defer cancel()
 		v := e.visits.Begin(id, "request")
 		defer v.End()
 		e.visits.Doubt(id)
 		_ = e.waker.Ensure(ctx, id, v, wake.Cause{Reason: "paused by another tool while in use", Kind: "request", Suspect: s.Revision})
-	}()
+	})
 }
 
 func (e *Engine) inUse(id string) []string {
@@ -285,7 +298,10 @@ type settlePeriod struct {
 func (s *settlePeriod) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at = time.Now().Add(s.wait())
+	// a loss of contact may have begun a longer one
+	if at := time.Now().Add(s.wait()); at.After(s.at) {
+		s.at = at
+	}
 }
 
 // now gives the end of the period, which is in the future while there is no

@@ -10,6 +10,7 @@ import (
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/pauser"
 	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/store"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -50,6 +51,9 @@ func (e *Engine) Use(ctx context.Context, id string, timeout time.Duration, by s
 
 // know adopts a sandbox that only its host knows.
 func (e *Engine) know(ctx context.Context, id string) error {
+	if err := e.loaded(ctx); err != nil {
+		return err
+	}
 	if s := e.get(id); s != nil && s.State != session.Killed {
 		return nil
 	}
@@ -58,6 +62,9 @@ func (e *Engine) know(ctx context.Context, id string) error {
 
 // Register implements api.Actor.
 func (e *Engine) Register(ctx context.Context, id, owner string) (api.Sandbox, bool, error) {
+	if err := e.loaded(ctx); err != nil {
+		return api.Sandbox{}, false, err
+	}
 	created := e.get(id) == nil
 	if owner != "" && created { // nothing is written of what is another's
 		rec, err := e.hosts.find(ctx, id)
@@ -164,6 +171,9 @@ func set[T any](field *T, o api.Optional[T]) {
 // configure changes settings, again where something else of the record has
 // changed meanwhile. Whoever demanded a revision gets the conflict.
 func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change func(*session.Record)) error {
+	if err := e.loaded(ctx); err != nil {
+		return err
+	}
 	for {
 		s := e.get(id)
 		if s == nil {
@@ -220,6 +230,9 @@ func (e *Engine) Killed(ctx context.Context, id string) error {
 
 // killed writes KILLED over whatever the record says, until it lands.
 func (e *Engine) killed(ctx context.Context, id, why string) error {
+	if err := e.loaded(ctx); err != nil {
+		return err
+	}
 	for {
 		s := e.get(id)
 		if s == nil || s.State == session.Killed {
@@ -254,6 +267,9 @@ func explain(err error) error {
 		return api.ErrNotFound
 	case errors.As(err, &notYet):
 		return &api.UnavailableError{Reason: err.Error(), RetryAfter: notYet.RetryAfter}
+	case errors.Is(err, store.ErrNoLease), errors.Is(err, store.ErrNoSpace), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, wake.ErrShuttingDown), errors.Is(err, pauser.ErrShuttingDown):
+		return &api.UnavailableError{Reason: err.Error(), RetryAfter: time.Second}
 	}
 	return err
 }

@@ -11,8 +11,26 @@ import (
 	"github.com/sandman-proxy/sandman/internal/store"
 )
 
+// loadWait is how long callers wait for the sessions after a start.
+const loadWait = 5 * time.Second
+
+// loaded returns once all sessions are known. Before that "no such sandbox"
+// would be a lie.
+func (e *Engine) loaded(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
+	err := e.view.Ready(wait)
+	if err != nil && ctx.Err() == nil {
+		return &api.UnavailableError{Reason: "the session store has not been read yet", RetryAfter: time.Second}
+	}
+	return err
+}
+
 // Get implements api.Reader.
-func (e *Engine) Get(_ context.Context, id string) (api.Sandbox, error) {
+func (e *Engine) Get(ctx context.Context, id string) (api.Sandbox, error) {
+	if err := e.loaded(ctx); err != nil {
+		return api.Sandbox{}, err
+	}
 	s := e.get(id)
 	if s == nil {
 		return api.Sandbox{}, api.ErrNotFound
@@ -68,7 +86,10 @@ func (e *Engine) awakeBecause(s *session.Snapshot) []string {
 }
 
 // List implements api.Reader.
-func (e *Engine) List(_ context.Context, f api.Filter) (api.Page, error) {
+func (e *Engine) List(ctx context.Context, f api.Filter) (api.Page, error) {
+	if err := e.loaded(ctx); err != nil {
+		return api.Page{}, err
+	}
 	page := api.Page{Sandboxes: []api.Sandbox{}}
 	query := store.Query{Owner: f.Owner, Project: f.Project, Host: f.Host, After: f.After}
 	if len(f.States) == 1 {
@@ -97,6 +118,9 @@ func shows(f api.Filter, r session.Record) bool {
 
 // History implements api.Reader.
 func (e *Engine) History(ctx context.Context, id string, before int64, limit int) ([]api.HistoryLine, error) {
+	if err := e.loaded(ctx); err != nil {
+		return nil, err
+	}
 	if e.get(id) == nil {
 		return nil, api.ErrNotFound
 	}
@@ -112,7 +136,7 @@ func (e *Engine) History(ctx context.Context, id string, before int64, limit int
 }
 
 // Status implements api.Reader.
-func (e *Engine) Status(context.Context) api.Status {
+func (e *Engine) Status(ctx context.Context) api.Status {
 	s := api.Status{
 		Node:          e.store.Node(),
 		Leader:        api.Leader{Me: e.leading.Load()},
@@ -120,11 +144,9 @@ func (e *Engine) Status(context.Context) api.Status {
 		BrokenRecords: len(e.view.Broken()),
 		Uptime:        session.Duration(time.Since(e.started).Round(time.Second)),
 	}
-	if s.Leader.Me {
-		s.Leader.Node = s.Node
-	}
 	if _, ok := e.view.Contact(); ok {
 		s.Store.OK = true
+		s.Leader.Node = e.leader(ctx)
 	} else {
 		s.Store.Error = "the session store can't be reached: nothing is paused until it is back"
 	}
@@ -137,6 +159,19 @@ func (e *Engine) Status(context.Context) api.Status {
 		s.Hosts = append(s.Hosts, hostHealth(h, failed))
 	}
 	return s
+}
+
+// leaderWait is how long the status waits for the store to say who leads.
+const leaderWait = time.Second
+
+func (e *Engine) leader(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	node, err := e.store.Leader(ctx)
+	if err != nil {
+		return "" // as if there were none: nothing is paused without the store
+	}
+	return node
 }
 
 func hostHealth(h Host, failed map[string]string) api.HostHealth {

@@ -117,7 +117,7 @@ func (p *Pauser) hand(ctx context.Context, s *session.Snapshot, o Options) (*han
 	}
 	h := &hand{force: o.Force, done: make(chan struct{})}
 	if !p.unsyncedSpawn(func() { p.runHand(ctx, s, h, o) }) {
-		return nil, errClosed
+		return nil, ErrShuttingDown
 	}
 	p.hands[s.SandboxID] = h
 	return h, nil

@@ -198,7 +198,9 @@ func (p *Pauser) Wait() {
 	p.cut()
 }
 
-var errClosed = errors.New("the proxy is shutting down")
+// ErrShuttingDown: nothing is begun any more. The same request succeeds at the
+// next process.
+var ErrShuttingDown = errors.New("the proxy is shutting down")
 
 // spawn runs f in a goroutine that Wait awaits; false if it is too late for
 // that.
@@ -225,6 +227,6 @@ func (p *Pauser) detach(ctx context.Context) (context.Context, context.CancelFun
 // with gives ctx with a second reason to end.
 func with(ctx, end context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(end, func() { cancel(errClosed) })
+	stop := context.AfterFunc(end, func() { cancel(ErrShuttingDown) })
 	return ctx, func() { stop(); cancel(nil) }
 }

@@ -178,3 +178,15 @@ func (g *guard) renew(ctx context.Context, l Lease) (Lease, error) {
 func gone(err error) bool {
 	return errors.Is(err, errDeposed) || errors.Is(err, rpctypes.ErrLeaseNotFound)
 }
+
+// Leader asks who leads now, "" if nobody does.
+func (s *Store) Leader(ctx context.Context) (node string, err error) {
+	resp, err := s.client.Get(ctx, s.keys.leader()+"/", clientv3.WithFirstCreate()...)
+	if err != nil {
+		return "", fmt.Errorf("asking for the leader: %w", explain(err))
+	}
+	if len(resp.Kvs) == 0 {
+		return "", nil
+	}
+	return string(resp.Kvs[0].Value), nil
+}

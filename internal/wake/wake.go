@@ -201,14 +201,16 @@ func (w *Waker) Wait() {
 	w.stop()
 }
 
-var errClosed = errors.New("the proxy is shutting down")
+// ErrShuttingDown: nothing is begun any more. The same request succeeds at the
+// next process.
+var ErrShuttingDown = errors.New("the proxy is shutting down")
 
 // detached does what no caller can end, in the caller's goroutine.
 func (w *Waker) detached(ctx context.Context, do func(context.Context) error) error {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		return errClosed
+		return ErrShuttingDown
 	}
 	w.ops.Add(1)
 	w.mu.Unlock()
