@@ -113,7 +113,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	})
 	e.pauser = pauser.New(pauseStore{sessions{e}}, pauseHost{e.hosts}, pauser.Config{
 		Node: e.store.Node(), IdleTimeout: e.timeout, CheckEvery: cfg.CheckEvery, Drain: cfg.Drain,
-		Cut: cfg.LeaseTTL + 5*time.Second, // the presence of a proxy that has died ends with its lease
+		Cut:   cfg.LeaseTTL + 5*time.Second, // the presence of a proxy that has died ends with its lease
 		InUse: e.inUse, Logger: cfg.Logger.Named("pauser"),
 	})
 	return e, nil
