@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -26,6 +27,7 @@ type appState struct {
 	Counter int    `json:"counter"` // counts the answers
 	Memory  string `json:"memory"`  // checksum of random bytes made at start
 	File    string `json:"file"`    // checksum of the same bytes, read from an open file
+	Address string `json:"address"` // where it listens
 }
 
 // runApp serves the state on the sandbox's address.
@@ -41,15 +43,20 @@ func runApp() error {
 	}
 	var mu sync.Mutex
 	counter := 0
-	serve := func(w http.ResponseWriter, _ *http.Request) {
+	address := net.JoinHostPort(os.Getenv("SANDBOX_IP"), strconv.Itoa(appPort))
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == plainPath {
+			_, _ = w.Write(memory[:1024])
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		counter++
 		kept := make([]byte, appMemory)
 		_, _ = file.ReadAt(kept, 0) // the checksum tells
-		_ = json.NewEncoder(w).Encode(appState{Pid: os.Getpid(), Counter: counter, Memory: checksum(memory), File: checksum(kept)})
+		_ = json.NewEncoder(w).Encode(appState{Pid: os.Getpid(), Counter: counter, Memory: checksum(memory), File: checksum(kept), Address: address})
 	}
-	ln, err := net.Listen("tcp", net.JoinHostPort(os.Getenv("SANDBOX_IP"), "8080"))
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,9 @@ func (r *rig) cycle(ctx context.Context, id string, cycles int, times *cycleTime
 			return fmt.Errorf("cycle %d: the request after the pause: %w", i, err)
 		}
 		times.wakes = append(times.wakes, took)
-		want := appState{Pid: first.Pid, Counter: first.Counter + i + 1, Memory: first.Memory, File: first.Memory}
+		want := first
+		want.Counter += i + 1
+		want.File = first.Memory // what was written to it
 		if now != want {
 			return fmt.Errorf("cycle %d: the app is at %+v, want %+v", i, now, want)
 		}

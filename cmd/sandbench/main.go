@@ -4,6 +4,7 @@
 //
 //	go run ./cmd/sandbench wake       wakes by request, and how late idle sandboxes are paused
 //	go run ./cmd/sandbench cycle      pauses by hand and wakes by request, with checksums
+//	go run ./cmd/sandbench proxy      requests to a running sandbox, beside Caddy's bare reverse_proxy
 //	go run ./cmd/sandbench stampede   requests that arrive together at sleeping sandboxes
 package main
 
@@ -25,6 +26,7 @@ type bench struct {
 var benches = []bench{
 	{"wake", "wakes by request, and how late idle sandboxes are paused", runWake},
 	{"cycle", "pauses by hand and wakes by request, with checksums", runCycle},
+	{"proxy", "requests to a running sandbox, beside Caddy's bare reverse_proxy", runProxy},
 	{"stampede", "requests that arrive together at sleeping sandboxes", runStampede},
 }
 

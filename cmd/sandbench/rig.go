@@ -83,8 +83,8 @@ func (r *rig) start(ctx context.Context, root string, env []string) error {
 	if err := r.await(ctx, hostURL+"/health"); err != nil {
 		return err
 	}
-	r.sandman, err = r.launch(append(env, "SANDMAN_PORT="+strconv.Itoa(port), "SANDMAN_DATA="+r.dir+"/data", "SANDMAN_TOKEN="+benchToken,
-		"SANDMAN_HOST="+hostURL, "SANDMAN_BIND=127.0.0.1", "E2B_API_KEY="), "sandman", "run", "--config", filepath.Join(root, "Caddyfile"))
+	r.sandman, err = r.launch(append([]string{"SANDMAN_HOST=" + hostURL}, append(env, "SANDMAN_PORT="+strconv.Itoa(port), "SANDMAN_DATA="+r.dir+"/data", "SANDMAN_TOKEN="+benchToken,
+		"SANDMAN_BIND=127.0.0.1", "E2B_API_KEY=")...), "sandman", "run", "--config", filepath.Join(root, "Caddyfile"))
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (r *rig) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, id := range r.made {
-		if err := r.host.Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
+		if err := r.e2b.Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
 			fmt.Fprintln(os.Stderr, "sandbench: a sandbox was left:", err)
 		}
 	}

@@ -45,6 +45,22 @@ func short(d time.Duration) string {
 	}
 }
 
+// printSides compares two sides by their medians.
+func printSides(bare, ours *side) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\trounds\trequests/s, min\tp50\tmax\tCPU/request, min\tp50\tmax\t")
+	for _, s := range []*side{bare, ours} {
+		slices.Sort(s.rates)
+		slices.Sort(s.cpu)
+		n := len(s.rates)
+		fmt.Fprintf(w, "%s\t%d\t%.0f\t%.0f\t%.0f\t%s\t%s\t%s\t\n", s.name, n, s.rates[0], s.rates[n/2], s.rates[n-1], s.cpu[0], s.cpu[n/2], s.cpu[n-1])
+	}
+	_ = w.Flush()
+	n := len(ours.rates)
+	fmt.Printf("of bare Caddy: %.3f by requests/s, %.3f by CPU time\n",
+		ours.rates[n/2]/bare.rates[n/2], float64(bare.cpu[n/2])/float64(ours.cpu[n/2]))
+}
+
 func progress(format string, args ...any) {
 	_, _ = io.WriteString(os.Stderr, fmt.Sprintf(format, args...)+"\n")
 }
