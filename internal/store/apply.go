@@ -132,9 +132,6 @@ func (d *draft) update(p parts, u update) error {
 func (d *draft) finish() []change {
 	all := make([]change, 0, len(d.changes))
 	for _, c := range d.changes {
-		if d.view.isFirst() {
-			c.new.active(d.at)
-		}
 		if c.new.vacant() {
 			c.new = nil
 		}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -165,21 +166,12 @@ func TestView_afterTheServerWasAway(t *testing.T) {
 	r.enter("kept", kept.Revision)
 	r.eventually("the removal to be told", func() bool {
 		calls := j.all()
-		return len(calls) > 0 && contains(calls, "gone RUNNING>-")
+		return len(calls) > 0 && slices.Contains(calls, "gone RUNNING>-")
 	})
 }
 
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
-	}
-	return false
-}
-
-// While the wire is cut the store goes on, and compacts what the watch would
-// need: the view lists anew and finds what was deleted, changed and made.
+// While the connection is down the store goes on, and compacts what the watch
+// would need: the view lists anew and finds what was deleted, changed and made.
 func TestView_afterACompaction(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
@@ -198,7 +190,7 @@ func TestView_afterACompaction(t *testing.T) {
 	epoch := r.awaitContact(true)
 	same, _ := r.View().Get("same")
 
-	w.setCut(true)
+	w.setTarget("")
 	r.awaitContact(false)
 	b.see("gone", "the record", func(*store.Sandbox) bool { return true })
 	if err := b.Leave(b.ctx, "changed", e.PresenceRevision, 0, "request"); err != nil {
@@ -221,7 +213,7 @@ func TestView_afterACompaction(t *testing.T) {
 		sb, _ := r.View().Wait(r.ctx, "gone", gone.Revision)
 		waiting <- sb
 	}()
-	w.setCut(false)
+	w.setTarget(server.address())
 
 	if sb := <-waiting; sb != nil {
 		t.Errorf("the waiter was given %+v", sb)
@@ -246,6 +238,46 @@ func TestView_afterACompaction(t *testing.T) {
 	}
 	if len(want) != 0 {
 		t.Errorf("subscribers were not told of %v, but of %v", want, j.all()[told:])
+	}
+}
+
+// Without a compaction the watch goes on where it was, and what was missed
+// comes at once: still revision by revision.
+func TestView_afterTheConnectionWasDown(t *testing.T) {
+	t.Parallel()
+	server := newRemote(t)
+	w := newWire(t, server.address())
+	r := newNode(t, dial(t, w.address()), "/resumed/", "node-a")
+	b := newNode(t, server.dial(), "/resumed/", "node-b")
+	rec := b.adopt("s", session.Running)
+	r.see("s", "the record", func(*store.Sandbox) bool { return true })
+	var j journal
+	defer r.View().Subscribe(j.note)()
+
+	w.setTarget("")
+	var err error
+	for range 3 {
+		if rec, err = b.Transition(b.ctx, b.pausing(rec)); err != nil {
+			t.Fatal(err)
+		}
+		if rec, err = b.Settle(b.ctx, must(rec.Settle(session.Running, "in use", time.Now()))(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := b.enter("s", rec.Revision)
+	w.setTarget(server.address())
+
+	sb := r.see("s", "the visit", func(sb *store.Sandbox) bool { return len(sb.Presence) == 1 })
+	if sb.PresenceOf("node-b") != e.PresenceRevision || sb.Revision != rec.Revision || sb.ActivityRevision != e.PresenceRevision {
+		t.Errorf("the view has %+v, want the record under %d and the rest under %d", sb, rec.Revision, e.PresenceRevision)
+	}
+	want := []string{"s ->RUNNING"}
+	for range 3 {
+		want = append(want, "s RUNNING>PAUSING", "s PAUSING>RUNNING")
+	}
+	want = append(want, "s RUNNING>RUNNING")
+	if got := j.all(); !slices.Equal(got, want) {
+		t.Errorf("subscribers were told %v, want %v", got, want)
 	}
 }
 

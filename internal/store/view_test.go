@@ -343,6 +343,7 @@ func TestLastActive(t *testing.T) {
 		t.Error("a fresh activity has not moved it")
 	}
 	// A process that comes later counts from its own first list.
+	rev = r.put("activity/s", `{"open":false,"quietMs":3600000}`)
 	began = time.Now()
 	b := r.beside("node-b")
 	if sb, _ := b.View().Get("s"); sb.LastActive.Before(began) || sb.ActivityRevision != rev {
