@@ -169,16 +169,19 @@ func (u *use) unsyncedEnd(call *entering, err error) {
 	close(call.done)
 }
 
-// leaveSoon starts the linger if nothing counts any more. u.mu must be held.
+// leaveSoon leaves, if nothing counts any more, once it has been quiet for the
+// linger: a stream that has just become dormant has been for long. u.mu must be
+// held.
 func (u *use) unsyncedLeaveSoon() {
 	if u.counting > 0 || !u.inside || u.linger != nil {
 		return
 	}
-	if u.draining {
+	linger := u.t.cfg.Linger(u.id) - u.quiet()
+	if u.draining || linger <= 0 {
 		u.unsyncedOweLeave()
 		return
 	}
-	u.linger = time.AfterFunc(u.t.cfg.Linger(u.id), u.leaveNow)
+	u.linger = time.AfterFunc(linger, u.leaveNow)
 }
 
 // leaveNow sends LEAVE unless something counts again.
@@ -403,7 +406,7 @@ func (u *use) unsyncedHush(now int64) {
 }
 
 // lostRetry is how long after a vain call of Config.Lost the next one is made.
-const lostRetry = time.Second
+const lostRetry = 500 * time.Millisecond
 
 // recover asks the owner to put presence for what counts without it. u.mu must
 // be held.
