@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -18,6 +19,9 @@ type Duration time.Duration
 func ParseDuration(s string) (Duration, error) {
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
 		return fromSeconds(seconds)
+	}
+	if s == "" {
+		return 0, errors.New("parsing duration: it is empty")
 	}
 	rest, total := s, time.Duration(0)
 	if head, tail, ok := strings.Cut(s, "d"); ok {

@@ -36,7 +36,7 @@ func (r Record) Settle(to State, reason string, now time.Time) (Record, error) {
 	if to.Busy() || to == r.State {
 		return r, checkFollows(Killed, Pausing)
 	}
-	if r.Op != nil && r.Op.Kind == kindOf(to) {
+	if kind := kindOf(to); r.Op != nil && r.Op.Kind == kind && r.Failures(kind) > 0 {
 		r.LastError = nil
 	}
 	return r.move(to, nil, reason, now)
