@@ -43,20 +43,17 @@ var rooms = map[string][]string{
 	"internal/api":       {"internal/session", "internal/e2b"},
 	"internal/engine":    {"internal"}, // wires the others to each other
 	"internal/telemetry": {},
-	"internal/zdeps":     {}, // names dependencies until the rooms that use them are written, then goes
 	"test":               {"internal", "caddymodule", "cmd"},
 }
 
 // importers says who may name a system directly. Everybody else gets it, if at all, through them.
 var importers = map[string][]string{
 	caddy: {"caddymodule", "cmd/sandman", "test"},
-	etcd:  {"internal/store", "internal/zdeps", "test"},
 }
 
 // carriers says whose binaries may contain a system, on whatever way it came in.
 var carriers = map[string][]string{
 	caddy: {"caddymodule", "cmd/sandman", "test"},
-	etcd:  {"internal/store", "internal/zdeps", "internal/engine", "caddymodule", "cmd/sandman", "cmd/sandbench", "test"},
 }
 
 // The tests of a room may use any other room below internal, since they try it with the real parts.
