@@ -61,6 +61,15 @@ func TestRestart_findsSandboxesAndCountersAsTheyWere(t *testing.T) {
 			if r := again.record(t, asleep); r.Totals.Wakes != 1 {
 				t.Errorf("the totals do not go on from what they were: %+v", r)
 			}
+			// nothing that the first one was serving keeps them awake
+			lastUse := time.Now()
+			again.pause(t, awake)
+			if took := time.Since(lastUse); took > 3*time.Second {
+				t.Errorf("a pause by hand after a restart took %s", took)
+			}
+			again.configure(t, asleep, `{"idleTimeout":"3s"}`)
+			again.idle = 3 * time.Second
+			again.requirePausedOnTime(t, asleep, lastUse)
 		})
 	}
 }

@@ -24,6 +24,8 @@ type e2b struct {
 	api  string // the REST API's base
 	data string // the data plane's
 	http *http.Client
+
+	accessToken string // of the daemons of sandboxes that were made secure
 }
 
 // newE2B returns a client for which every name leads to data's address, as *.localhost does in a
@@ -158,6 +160,9 @@ func (e *e2b) envd(t *testing.T, id, path, contentType string, body io.Reader) a
 	r.Header.Set("E2b-Sandbox-Port", "49983")
 	r.Header.Set("Content-Type", contentType)
 	r.Header.Set("Connect-Protocol-Version", "1")
+	if e.accessToken != "" {
+		r.Header.Set("X-Access-Token", e.accessToken)
+	}
 	return e.mustDo(t, r)
 }
 
