@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"log"
 	"math"
 	"net/http"
 	"net/http/httputil"
@@ -38,7 +39,8 @@ type E2BConfig struct {
 
 type passThrough struct {
 	E2BConfig
-	key [sha256.Size]byte
+	key      [sha256.Size]byte
+	errorLog *log.Logger // of the proxy, which knows no other
 }
 
 // NewE2B returns the E2B API of one host as seen through Sandman. It expects
@@ -48,7 +50,7 @@ func NewE2B(cfg E2BConfig) http.Handler {
 	if cfg.Forward == nil {
 		cfg.Forward = http.DefaultTransport
 	}
-	return &passThrough{E2BConfig: cfg, key: sha256.Sum256([]byte(cfg.HostKey))}
+	return &passThrough{E2BConfig: cfg, key: sha256.Sum256([]byte(cfg.HostKey)), errorLog: zap.NewStdLog(cfg.Log)}
 }
 
 func (p *passThrough) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -150,7 +152,7 @@ func (p *passThrough) forward(w http.ResponseWriter, r *http.Request, edit func(
 		Transport:      p.Forward,
 		FlushInterval:  -1,
 		ModifyResponse: edit,
-		ErrorLog:       zap.NewStdLog(p.Log),
+		ErrorLog:       p.errorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL.RawQuery = pr.In.URL.RawQuery // metadata is escaped three times: as it came
 			pr.SetURL(p.Base)

@@ -357,6 +357,14 @@ func TestE2B_anotherKeyIsNotTracked(t *testing.T) {
 	expectNotes(t, p)
 }
 
+func TestE2B_withoutAKeyNobodyIsTracked(t *testing.T) {
+	t.Parallel()
+	p := newThrough(t, newFakeHost(t, answerWith(401, "application/json", `{"code":401,"message":"no key"}`)), &records{},
+		func(cfg *api.E2BConfig) { cfg.HostKey = "" })
+	expect(t, p.sdk(t, "POST", "/sandboxes/ia/pause", "", "X-API-Key", ""), 401, 401)
+	expectNotes(t, p)
+}
+
 func TestE2B_inProcessHost(t *testing.T) {
 	t.Parallel()
 	h, err := sandboxd.Open(t.Context(), sandboxd.Config{Dir: t.TempDir()})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -108,23 +109,25 @@ func TestE2B_createIsOnRecordBeforeItIsAnswered(t *testing.T) {
 
 func TestE2B_createIsRecordedForAClientThatLeft(t *testing.T) {
 	t.Parallel()
-	began, recorded := make(chan struct{}), make(chan error, 1)
+	ctx, leave := context.WithCancel(t.Context())
+	asked := make(chan context.Context, 1) // the request's own, as the server sees it
+	recorded := make(chan error, 1)
 	b := &records{created: func(ctx context.Context) error {
-		close(began)
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond): // by then the server has seen it leave
-		}
+		leave()
+		<-(<-asked).Done()
 		recorded <- ctx.Err()
 		return ctx.Err()
 	}}
-	p := newThrough(t, newFakeHost(t, answerWith(201, "application/json", `{"sandboxID":"ia"}`)), b, nil)
-	ctx, leave := context.WithCancel(t.Context())
+	u, err := url.Parse(newFakeHost(t, answerWith(201, "application/json", `{"sandboxID":"ia"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := api.NewE2B(api.E2BConfig{Backend: b, Base: u, HostKey: hostKey, Log: zap.NewNop()})
+	p := &through{url: newFakeHost(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Context()
+		h.ServeHTTP(w, r)
+	})}
 	r := p.request(t, "POST", "/v2/sandboxes", `{"templateID":"base"}`)
-	go func() {
-		<-began
-		leave()
-	}()
 	if res, err := http.DefaultClient.Do(r.WithContext(ctx)); err == nil {
 		_ = res.Body.Close()
 		t.Error("an answer for one who left")

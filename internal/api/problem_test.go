@@ -51,7 +51,7 @@ func TestProblems_badRequestsAreToldWhatToDo(t *testing.T) {
 		{"history before nothing", "GET", base + "/ia/history?before=-1", "", 422, "invalid", "before"},
 		{"no body", "POST", base, "", 400, "bad-request", "required"},
 		{"cut JSON", "POST", base, `{"sandboxID":`, 400, "bad-request", "JSON"},
-		{"no JSON", "PATCH", base + "/ia", `hello`, 400, "bad-request", "invalid character"},
+		{"no JSON", "PATCH", base + "/ia", strings.Repeat("hello", 1000), 400, "bad-request", "invalid character"},
 		{"more than one value", "POST", base, `{"sandboxID":"ia"}{}`, 400, "bad-request", "after top-level value"},
 		{"array", "POST", base, `[]`, 422, "invalid", "object"},
 		{"null", "PATCH", base + "/ia", `null`, 422, "invalid", "object"},
@@ -82,6 +82,9 @@ func TestProblems_badRequestsAreToldWhatToDo(t *testing.T) {
 			a := c.call(t, admin, tt.method, tt.path, tt.body)
 			if a.status != tt.status || a.code(t) != tt.code || !strings.Contains(a.body, tt.detail) {
 				t.Errorf("got %s, want %d %s … %s", a, tt.status, tt.code, tt.detail)
+			}
+			if tt.name == "timeout of a wrong type" && strings.Contains(a.body, "out of range") {
+				t.Errorf("%s says more than what is wrong", a)
 			}
 			if len(a.body) > 2000 {
 				t.Errorf("the answer has %d bytes", len(a.body))
