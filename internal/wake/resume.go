@@ -15,8 +15,8 @@ import (
 // errFailed says that a resume came to an end that the record tells.
 var errFailed = errors.New("resume failed")
 
-// errUncalled ends an op whose connect call was never sent. The next attempt
-// need not wait.
+// errUncalled ends an op whose connect call was never sent: nothing speaks
+// against the next attempt.
 var errUncalled = errors.New("the op was over before the connect call")
 
 // opMargin is what an op may take beyond its call to the host: the Txns before
@@ -75,7 +75,7 @@ func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error
 		case errors.Is(failed, ErrGone):
 			return r.Settle(session.Killed, "gone at the host: 404", now)
 		case errors.Is(failed, errUncalled):
-			return r.Fail(failed.Error(), 0, now)
+			return r.Fail(failed.Error(), storeRetry, now)
 		default:
 			return r.Fail(failed.Error(), backoff(r.Failures(session.OpResume)), now)
 		}
