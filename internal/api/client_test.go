@@ -2,11 +2,13 @@ package api_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pb33f/libopenapi"
@@ -57,9 +59,8 @@ func tokens(t testing.TB) []api.Token {
 
 // client calls an API and holds each answer against the API's own OpenAPI file.
 type client struct {
-	h        http.Handler
-	document []byte
-	valid    validator.Validator
+	h http.Handler
+	openAPIFile
 }
 
 func newClient(t testing.TB, m *memory, log *zap.Logger) *client {
@@ -68,20 +69,33 @@ func newClient(t testing.TB, m *memory, log *zap.Logger) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/openapi.json", nil))
-	if w.Code != http.StatusOK {
-		t.Fatalf("the OpenAPI file: %d %s", w.Code, w.Body)
-	}
-	document, err := libopenapi.NewDocument(w.Body.Bytes())
+	file, err := openAPI()
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, errs := validator.NewValidator(document)
-	if len(errs) > 0 {
-		t.Fatal(errs)
+	return &client{h, file}
+}
+
+// openAPI reads the file that every API here serves, and compiles it once: that
+// takes longer than all that the tests do with it.
+var openAPI = sync.OnceValues(func() (openAPIFile, error) {
+	h, err := api.New(api.Config{Version: "1.2.3"})
+	if err != nil {
+		return openAPIFile{}, err
 	}
-	return &client{h: h, document: w.Body.Bytes(), valid: v}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/openapi.json", nil)) // without a token
+	document, err := libopenapi.NewDocument(w.Body.Bytes())
+	if err != nil {
+		return openAPIFile{}, fmt.Errorf("reading the OpenAPI file (%d): %w", w.Code, err)
+	}
+	v, errs := validator.NewValidator(document)
+	return openAPIFile{w.Body.Bytes(), v}, errors.Join(errs...)
+})
+
+type openAPIFile struct {
+	document []byte
+	valid    validator.Validator
 }
 
 // answer is a response that has been read.

@@ -220,91 +220,118 @@ type madeSandbox struct {
 	SandboxID, TemplateID, ClientID, EnvdVersion, Domain string
 }
 
-// TestE2B_sdkFlowOnARealHost is one sandbox's life as the SDK leads it, in both
-// generations of routes.
+// generation is how an age of SDKs calls the routes that there are two of.
+type generation struct {
+	name, v         string // v comes before the path
+	create, connect string // bodies
+	lifetime        string // what that connect asks for
+}
+
+// TestE2B_sdkFlowOnARealHost is one sandbox's life as the SDKs lead it.
 func TestE2B_sdkFlowOnARealHost(t *testing.T) {
 	t.Parallel()
 	base, host := newRealHost(t)
 	p := newThrough(t, base, &records{host: host}, nil)
-	generations := []struct {
-		name, v, create, connect string
-		used                     string
-	}{
+	for _, g := range []generation{
 		{"2.51.0", "/v2", `{"templateID":"base","metadata":{"userId":"alice"}}`, `{}`, "5m0s"},
 		{"2.50.0", "", `{"templateID":"base","metadata":{"userId":"alice"},"timeout":300,"secure":true,"allow_internet_access":true}`, `{"timeout":120}`, "2m0s"},
-	}
-	for _, g := range generations {
+	} {
 		t.Run(g.name, func(t *testing.T) {
-			var sb madeSandbox
-			created := p.sdk(t, "POST", g.v+"/sandboxes", g.create)
-			created.decode(t, &sb)
-			if created.status != http.StatusCreated || sb.Domain != "sandbox.example.com" || sb.EnvdVersion == "" || sb.TemplateID == "" {
-				t.Fatalf("create: %s", created)
-			}
-			id := sb.SandboxID
-			expectNotes(t, p, `created `+id+` from "base" with {"userId":"alice"}`)
-			detail, err := host.Get(t.Context(), id)
-			if err != nil || detail.Lifecycle == nil || detail.Lifecycle.OnTimeout != "pause" || detail.Metadata["userId"] != "alice" {
-				t.Errorf("at the host: %+v, %v", detail, err)
-			}
-
-			one := "/sandboxes/" + id
-			use := "use " + id + " for " + g.used + " by the E2B API"
-			expect(t, p.sdk(t, "POST", g.v+one+"/connect", g.connect), 200, 0)
-			expectNotes(t, p, use)
-			expect(t, p.sdk(t, "POST", one+"/resume", `{}`), 409, 409)
-			expectNotes(t, p, "use "+id+" for 15s by the E2B API")
-
-			expect(t, p.sdk(t, "POST", one+"/pause", `{}`), 204, 0)
-			slept := p.sdk(t, "POST", one+"/pause", `{"memory":true}`)
-			expect(t, slept, 409, 409)
-			if want := "Error pausing sandbox - sandbox '" + id + "' is already paused"; !strings.Contains(slept.body, want) {
-				t.Errorf("%s, want %s", slept, want)
-			}
-			expectNotes(t, p, "pause "+id+", force true, by the E2B API", "pause "+id+", force true, by the E2B API")
-
-			got := p.sdk(t, "GET", one, "")
-			expect(t, got, 200, 0)
-			if !strings.Contains(got.body, `"state":"paused"`) || !strings.Contains(got.body, `"domain":"sandbox.example.com"`) {
-				t.Errorf("get: %s", got)
-			}
-			woken := p.sdk(t, "POST", g.v+one+"/connect", g.connect)
-			expect(t, woken, 201, 0)
-			if woken.decode(t, &sb); sb.SandboxID != id || sb.Domain != "sandbox.example.com" {
-				t.Errorf("connect: %s", woken)
-			}
-			expectNotes(t, p, use)
-			expect(t, p.sdk(t, "POST", one+"/pause", ""), 204, 0)
-			resumed := p.sdk(t, "POST", one+"/resume", `{"timeout":77,"autoPause":false}`)
-			expect(t, resumed, 201, 0)
-			if resumed.decode(t, &sb); sb.SandboxID != id || sb.Domain != "sandbox.example.com" {
-				t.Errorf("resume: %s", resumed)
-			}
-			if detail, err := host.Get(t.Context(), id); err != nil || detail.State != e2b.StateRunning || detail.Lifecycle.OnTimeout != "pause" {
-				t.Errorf("after a resume with autoPause false: %+v, %v", detail, err)
-			}
-			p.noted()
-
-			expect(t, p.sdk(t, "POST", one+"/timeout", `{"timeout":62}`), 204, 0)
-			expect(t, p.sdk(t, "GET", "/v2/sandboxes?state=running,paused&limit=10", ""), 200, 0)
-			expectNotes(t, p)
-			expect(t, p.sdk(t, "DELETE", one, ""), 204, 0)
-			expect(t, p.sdk(t, "DELETE", one, ""), 404, 404)
-			expectNotes(t, p, "killed "+id, "killed "+id)
-			for _, action := range []string{"/connect", "/pause", "/resume"} {
-				gone := p.sdk(t, "POST", one+action, `{"timeout":1}`)
-				expect(t, gone, 404, 404)
-				if want := `doesn't exist or you don't have access to it`; !strings.Contains(gone.body, want) {
-					t.Errorf("%s: %s", action, gone)
-				}
-			}
-			p.noted()
+			id := p.createdAsSDK(t, g)
+			p.whileItRuns(t, g, id)
+			p.throughASleep(t, g, id)
+			p.toItsEnd(t, id)
 		})
 	}
 	p.close()
 	if n := p.using(); n != 0 {
 		t.Errorf("%d uses were never released", n)
 	}
+}
+
+func (p *through) createdAsSDK(t *testing.T, g generation) (id string) {
+	t.Helper()
+	var sb madeSandbox
+	created := p.sdk(t, "POST", g.v+"/sandboxes", g.create)
+	created.decode(t, &sb)
+	if created.status != http.StatusCreated || sb.Domain != "sandbox.example.com" || sb.EnvdVersion == "" || sb.TemplateID == "" {
+		t.Fatalf("create: %s", created)
+	}
+	expectNotes(t, p, `created `+sb.SandboxID+` from "base" with {"userId":"alice"}`)
+	detail, err := p.host.Get(t.Context(), sb.SandboxID)
+	if err != nil || detail.Lifecycle == nil || detail.Lifecycle.OnTimeout != "pause" || detail.Metadata["userId"] != "alice" {
+		t.Errorf("at the host: %+v, %v", detail, err)
+	}
+	return sb.SandboxID
+}
+
+func (p *through) whileItRuns(t *testing.T, g generation, id string) {
+	t.Helper()
+	one := "/sandboxes/" + id
+	expect(t, p.sdk(t, "POST", g.v+one+"/connect", g.connect), 200, 0)
+	expectNotes(t, p, "use "+id+" for "+g.lifetime+" by the E2B API")
+	running := p.sdk(t, "POST", one+"/resume", `{}`)
+	expect(t, running, 409, 409)
+	if !strings.Contains(running.body, "Sandbox "+id+" is already running") {
+		t.Errorf("resume: %s", running)
+	}
+	expectNotes(t, p, "use "+id+" for 15s by the E2B API")
+	expect(t, p.sdk(t, "POST", one+"/timeout", `{"timeout":62}`), 204, 0)
+	expect(t, p.sdk(t, "GET", "/v2/sandboxes?state=running,paused&limit=10", ""), 200, 0)
+	expectNotes(t, p)
+}
+
+// throughASleep pauses and wakes it, by connect and by resume.
+func (p *through) throughASleep(t *testing.T, g generation, id string) {
+	t.Helper()
+	one := "/sandboxes/" + id
+	expect(t, p.sdk(t, "POST", one+"/pause", `{}`), 204, 0)
+	slept := p.sdk(t, "POST", one+"/pause", `{"memory":true}`)
+	expect(t, slept, 409, 409)
+	if want := "Error pausing sandbox - sandbox '" + id + "' is already paused"; !strings.Contains(slept.body, want) {
+		t.Errorf("%s, want %s", slept, want)
+	}
+	expectNotes(t, p, "pause "+id+", force true, by the E2B API", "pause "+id+", force true, by the E2B API")
+	got := p.sdk(t, "GET", one, "")
+	expect(t, got, 200, 0)
+	if !strings.Contains(got.body, `"state":"paused"`) || !strings.Contains(got.body, `"domain":"sandbox.example.com"`) {
+		t.Errorf("get: %s", got)
+	}
+
+	p.woken(t, id, p.sdk(t, "POST", g.v+one+"/connect", g.connect))
+	expectNotes(t, p, "use "+id+" for "+g.lifetime+" by the E2B API")
+	expect(t, p.sdk(t, "POST", one+"/pause", ""), 204, 0)
+	p.woken(t, id, p.sdk(t, "POST", one+"/resume", `{"timeout":77,"autoPause":false}`))
+	p.noted()
+}
+
+// woken holds that a sandbox woke, and is still to be paused at its end.
+func (p *through) woken(t *testing.T, id string, a answer) {
+	t.Helper()
+	var sb madeSandbox
+	expect(t, a, 201, 0)
+	if a.decode(t, &sb); sb.SandboxID != id || sb.Domain != "sandbox.example.com" {
+		t.Errorf("woken: %s", a)
+	}
+	if d, err := p.host.Get(t.Context(), id); err != nil || d.State != e2b.StateRunning || d.Lifecycle.OnTimeout != "pause" {
+		t.Errorf("woken: %+v, %v", d, err)
+	}
+}
+
+func (p *through) toItsEnd(t *testing.T, id string) {
+	t.Helper()
+	one := "/sandboxes/" + id
+	expect(t, p.sdk(t, "DELETE", one, ""), 204, 0)
+	expect(t, p.sdk(t, "DELETE", one, ""), 404, 404)
+	expectNotes(t, p, "killed "+id, "killed "+id)
+	for _, action := range []string{"/connect", "/pause", "/resume"} {
+		gone := p.sdk(t, "POST", one+action, `{"timeout":1}`)
+		expect(t, gone, 404, 404)
+		if !strings.Contains(gone.body, `doesn't exist or you don't have access to it`) {
+			t.Errorf("%s: %s", action, gone)
+		}
+	}
+	p.noted()
 }
 
 func expect(t *testing.T, a answer, status, code int) {

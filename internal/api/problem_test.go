@@ -19,14 +19,16 @@ import (
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
-func TestProblems_badRequestsAreToldWhatToDo(t *testing.T) {
-	t.Parallel()
+// badRequest is what the API must refuse, and how.
+type badRequest struct {
+	name, method, path, body string
+	status                   int
+	code, detail             string // detail is a part of it
+}
+
+func badRequests() []badRequest {
 	const base = "/api/v1/sandboxes"
-	tests := []struct {
-		name, method, path, body string
-		status                   int
-		code, detail             string // detail is a part of it
-	}{
+	return []badRequest{
 		{"unknown path", "GET", "/api/v1/nope", "", 404, "no-such-route", "/api/v1/nope"},
 		{"the root", "GET", "/api/v1/", "", 404, "no-such-route", "openapi.json"},
 		{"the root without a slash", "GET", "/api/v1", "", 404, "no-such-route", "openapi.json"},
@@ -73,10 +75,14 @@ func TestProblems_badRequestsAreToldWhatToDo(t *testing.T) {
 		{"overlong owner", "PATCH", base + "/ia", `{"owner":"` + strings.Repeat("x", 257) + `"}`, 422, "invalid", "256"},
 		{"too large", "PATCH", base + "/ia", `{"owner":"` + strings.Repeat("x", 300<<10) + `"}`, 413, "too-large", "262144"},
 	}
+}
+
+func TestProblems_badRequestsAreToldWhatToDo(t *testing.T) {
+	t.Parallel()
 	m := newMemory()
 	m.put("ia", "", "")
 	c := newClient(t, m, zap.NewNop())
-	for _, tt := range tests {
+	for _, tt := range badRequests() {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			a := c.call(t, admin, tt.method, tt.path, tt.body)
