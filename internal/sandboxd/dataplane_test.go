@@ -1,8 +1,11 @@
 package sandboxd_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -94,11 +97,27 @@ func TestDataPlane_hasAnswersBeforeTheRequestsEnd(t *testing.T) {
 	t.Parallel()
 	h := openHost(t, sandboxd.Config{})
 	id := h.new(t)
-	// a streaming answer begins when the message is there, its end or not
-	for range 100 {
-		if got := h.run(t, id, "printf %0100000d 0"); len(got) != 100_000 {
-			t.Fatalf("got %d bytes", len(got))
-		}
+	h.echo(t, id)
+	c, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(c, "POST /early HTTP/1.1\r\nHost: 8081-%s.localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n", id)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatal(res, err)
+	}
+	early := make([]byte, len("early "))
+	if _, err := io.ReadFull(res.Body, early); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "3\r\ntwo\r\n0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(res.Body); err != nil || string(early)+string(rest) != "early onetwo" {
+		t.Errorf("got %q, %q, %v", early, rest, err)
 	}
 }
 

@@ -72,6 +72,14 @@ func echoMain() int {
 				echoSocket(w, r)
 				return
 			}
+			if r.URL.Path == "/early" {
+				rc := http.NewResponseController(w)
+				_ = rc.EnableFullDuplex()
+				_, _ = io.WriteString(w, "early ")
+				_ = rc.Flush()
+				_, _ = io.Copy(w, r.Body)
+				return
+			}
 			body, _ := io.ReadAll(r.Body)
 			fmt.Fprintf(w, "%s %s %s %s", r.Host, r.Header.Get("X-Forwarded-For"), r.URL.RequestURI(), body)
 		}))

@@ -113,9 +113,9 @@ func TestPause_showsNoShellAStoppedJob(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		input("touch began; sleep 0.5; echo RE''ADY; exit\n")
+		input("touch began; sleep 1; echo RE''ADY; exit\n")
 		eventually(t, "the job to begin", func() bool { _, err := os.Stat(filepath.Join(h.home(id), "began")); return err == nil })
-		for range 3 {
+		for range 20 {
 			h.pause(t, id)
 			h.connect(t, id)
 		}
