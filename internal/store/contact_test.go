@@ -34,15 +34,12 @@ func (r *rig) awaitContactAgain(after uint64) {
 
 func TestLease_untilCountsFromTheSending(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newMortal(t, client(), "/sending/", "node-a", shortTTL)
 	for range 3 {
 		l := r.Lease()
 		r.eventually("the next keep-alive", func() bool { return r.Lease().Until.After(l.Until) })
-		if left := time.Until(r.Lease().Until); left > testTTL {
-			t.Errorf("%s are left of a lease of %s", left, testTTL)
-		}
-		if r.Lease().ID != l.ID {
-			t.Error("another lease")
+		if left := time.Until(r.Lease().Until); left > shortTTL {
+			t.Errorf("%s are left of a lease of %s", left, shortTTL)
 		}
 	}
 	now := time.Now()
@@ -124,7 +121,7 @@ func TestRun_nodeNamesAreNewAtEachStart(t *testing.T) {
 func TestView_afterTheServerWasAway(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
-	r := newNode(t, server.dial(), "/away/", "node-a")
+	r := newMortal(t, server.dial(), "/away/", "node-a", shortTTL)
 	kept, gone := r.adopt("kept", session.Running), r.adopt("gone", session.Running)
 	r.enter("kept", kept.Revision)
 	var j journal
@@ -163,7 +160,10 @@ func TestView_afterTheServerWasAway(t *testing.T) {
 	if after.LastActive.Before(before.LastActive) || after.Revision != before.Revision {
 		t.Errorf("kept became %+v, was %+v", after, before)
 	}
-	r.enter("kept", kept.Revision)
+	r.eventually("a visit under a new lease", func() bool {
+		_, err := r.Enter(r.ctx, "kept", kept.Revision, "request")
+		return err == nil
+	})
 	r.eventually("the removal to be told", func() bool {
 		calls := j.all()
 		return len(calls) > 0 && slices.Contains(calls, "gone RUNNING>-")
@@ -276,6 +276,7 @@ func TestView_afterTheConnectionWasDown(t *testing.T) {
 		want = append(want, "s RUNNING>PAUSING", "s PAUSING>RUNNING")
 	}
 	want = append(want, "s RUNNING>RUNNING")
+	r.eventually("all calls", func() bool { return len(j.all()) >= len(want) })
 	if got := j.all(); !slices.Equal(got, want) {
 		t.Errorf("subscribers were told %v, want %v", got, want)
 	}
@@ -319,7 +320,7 @@ func TestRun_withoutAStoreAtTheStart(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("dialling took %s", took)
 	}
-	s := store.New(etcd, store.Config{Prefix: "/late/", LeaseTTL: testTTL})
+	s := store.New(etcd, store.Config{Prefix: "/late/", LeaseTTL: shortTTL})
 	start(t, s)
 	r := &rig{t: t, ctx: t.Context(), Store: s, etcd: etcd, prefix: "/late/"}
 	if _, ok := s.View().Contact(); ok {

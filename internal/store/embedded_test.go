@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -275,7 +276,7 @@ func TestDial_withAPassword(t *testing.T) {
 	}
 	right, wrong := dial("secret"), dial("guess")
 	server.start()
-	r := newNode(t, right, "/auth/", "node-a")
+	r := newMortal(t, right, "/auth/", "node-a", 4*time.Second)
 	rec := r.adopt("s", session.Running)
 	r.enter("s", rec.Revision)
 	l := r.Lease()

@@ -124,8 +124,8 @@ func TestLead_endsBeforeTheLeaseDoes(t *testing.T) {
 	t.Parallel()
 	server := newRemote(t)
 	w := newWire(t, server.address())
-	a := newNode(t, dial(t, w.address()), "/lead/", "node-a")
-	b := newNode(t, server.dial(), "/lead/", "node-b")
+	a := newMortal(t, dial(t, w.address()), "/lead/", "node-a", shortTTL)
+	b := newMortal(t, server.dial(), "/lead/", "node-b", shortTTL)
 	la := lead(t, a.Store)
 	await(t, "a leads", la.began)
 	lb := lead(t, b.Store)
@@ -135,7 +135,7 @@ func TestLead_endsBeforeTheLeaseDoes(t *testing.T) {
 	ended := await(t, "the end of a's term", la.ended)
 	await(t, "b leads", lb.began)
 	began := time.Now()
-	if left := testTTL - ended.Sub(cut); left < 0 {
+	if left := shortTTL - ended.Sub(cut); left < 0 {
 		t.Errorf("a's term went on %s beyond its lease", -left)
 	}
 	if !ended.Before(began) {
