@@ -140,7 +140,7 @@ func (c *Client) listPage(ctx context.Context, token string) (page []ListedSandb
 			return nil, "", fmt.Errorf("sandbox %q: %w", cut(s.SandboxID), err)
 		}
 	}
-	return page, res.Header.Get("X-Next-Token"), nil
+	return page, res.header.Get("X-Next-Token"), nil
 }
 
 type timeoutBody struct {
@@ -158,7 +158,7 @@ func (c *Client) Connect(ctx context.Context, id string, timeout time.Duration) 
 	if err != nil {
 		return Sandbox{}, false, fmt.Errorf("connecting to sandbox %q: %w", id, err)
 	}
-	return sb, res.StatusCode == http.StatusCreated, nil
+	return sb, res.status == http.StatusCreated, nil
 }
 
 // Pause pauses a sandbox and returns when the host has done it. A conflict
@@ -200,32 +200,37 @@ func seconds(d time.Duration) int32 {
 	return int32(min(max(s, 0), math.MaxInt32))
 }
 
-// do makes one call. A nil in sends no body, a nil out ignores the answer's. The
-// response is returned for its status and headers; its body is closed.
-func (c *Client) do(ctx context.Context, method, path string, in, out any) (*http.Response, error) {
+// answer is what a 2xx answer says besides its body.
+type answer struct {
+	status int
+	header http.Header
+}
+
+// do makes one call. A nil in sends no body, a nil out ignores the answer's.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) (answer, error) {
 	req, err := c.newRequest(ctx, method, path, in)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	res, err := c.hc.Do(req)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	defer res.Body.Close()
 	body, err := readBody(res)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return nil, newError(res.StatusCode, res.Header, body, time.Now())
+		return answer{}, newError(res.StatusCode, res.Header, body, time.Now())
 	}
 	if out == nil {
-		return res, nil
+		return answer{res.StatusCode, res.Header}, nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return nil, fmt.Errorf("reading the answer (status %d, %q): %w", res.StatusCode, cut(string(body)), err)
+		return answer{}, fmt.Errorf("reading the answer (status %d, %q): %w", res.StatusCode, cut(string(body)), err)
 	}
-	return res, nil
+	return answer{res.StatusCode, res.Header}, nil
 }
 
 func (c *Client) newRequest(ctx context.Context, method, path string, in any) (*http.Request, error) {

@@ -93,6 +93,7 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 	r.Totals = r.Totals.add(from, now.Sub(r.Since))
 	r.State, r.Op, r.Reason, r.Since = to, op, reason, now
 	switch to {
+	case Pausing, Resuming, Killed: // nothing else to note
 	case Paused:
 		r.PausedAt = &now
 		if from != Killed {
@@ -114,6 +115,7 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 func (t Totals) add(s State, d time.Duration) Totals {
 	ms := max(0, d.Milliseconds())
 	switch s {
+	case Killed: // it costs nothing, and is nothing
 	case Paused:
 		t.PausedMs += ms
 	case Running, Pausing, Resuming:
