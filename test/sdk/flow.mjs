@@ -178,7 +178,7 @@ async function listed(state) {
 
 async function sleepAndWake() {
   // a program whose state is in memory only, and which says who and how far it is
-  const counter = await sbx.commands.run('n=0; while sleep 0.05; do n=$((n+1)); echo $$ $n > count; done', { background: true, timeoutMs: 0 })
+  const counter = await sbx.commands.run('n=0; while sleep 0.05; do n=$((n+1)); echo $$ $n > count.new; mv count.new count; done', { background: true, timeoutMs: 0 })
   const read = async () => (await sbx.files.read('count')).trim().split(' ').map(Number)
   await until('the counter', async () => (await sbx.files.exists('count')) && (await read())[1] > 3)
   assert.equal(await sbx.isRunning(), true)
