@@ -71,6 +71,8 @@ func (p *Pauser) await(ctx context.Context, s *session.Snapshot) error {
 	if p.store.Abandoned(s) {
 		return p.settle(ctx, s)
 	}
+	ctx, end := with(ctx, p.quit)
+	defer end()
 	within, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err := p.store.Until(within, s.SandboxID, func(now *session.Snapshot) bool {
@@ -79,7 +81,7 @@ func (p *Pauser) await(ctx context.Context, s *session.Snapshot) error {
 	if err != nil && ctx.Err() == nil {
 		return nil
 	}
-	return err
+	return context.Cause(ctx)
 }
 
 // raise tells whether a pause by hand of this session is under way here, and

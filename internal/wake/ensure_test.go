@@ -60,6 +60,26 @@ func TestEnsure_waitsForAPauseAndHoldsFromItsEnd(t *testing.T) {
 	})
 }
 
+func TestEnsure_beginsTheHoldAnewAfterEachPause(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		rec := r.record(session.Resuming)
+		r.host.set(func(h *host) { h.takes = 20 * time.Second })
+		go func() {
+			time.Sleep(20 * time.Second)
+			rec.State = session.Pausing
+			r.store.put(rec)
+			time.Sleep(20 * time.Second)
+			rec.State, rec.Op = session.Paused, nil
+			r.store.put(rec)
+		}()
+		began := time.Now()
+		r.wantEntered(wake.Cause{})
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("let in after %s, want 1m0s: a wake, a pause and a wake of 20s each", took)
+		}
+	})
+}
+
 func TestEnsure_waitsForAnothersWake(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		rec := r.record(session.Resuming)
