@@ -65,13 +65,6 @@ func (m *memory) run() int64 {
 	return m.record
 }
 
-func (m *memory) sleep() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.rev.Add(1)
-	m.record = 0
-}
-
 // call is one call to the store: the way there, the Txn, the way back.
 func (m *memory) call(ctx context.Context, what string, txn func() error) error {
 	m.mu.Lock()

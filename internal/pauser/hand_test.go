@@ -14,10 +14,10 @@ import (
 )
 
 // hand pauses by hand, and tells how long it took.
-func (r *rig) hand(o pauser.Options) (changed bool, err error, took time.Duration) {
+func (r *rig) hand(o pauser.Options) (changed bool, took time.Duration, err error) {
 	began := time.Now()
 	changed, err = r.Pause(r.t.Context(), id, o)
-	return changed, err, time.Since(began)
+	return changed, time.Since(began), err
 }
 
 // answer is a proxy that leaves when it sees the phase of a pause.
@@ -37,7 +37,7 @@ func TestPause_pausesAtOnceWhatIsNotInUse(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.record(session.Running)
 		r.store.change(id, func(s *session.Snapshot) { s.Holds = []session.Hold{{Name: "build"}} })
-		changed, err, took := r.hand(pauser.Options{By: "token ops"})
+		changed, took, err := r.hand(pauser.Options{By: "token ops"})
 		if !changed || err != nil || took != 0 {
 			t.Fatalf("Pause: %t, %v after %s; want true, nil at once: holds don't stop a person", changed, err, took)
 		}
@@ -45,7 +45,7 @@ func TestPause_pausesAtOnceWhatIsNotInUse(t *testing.T) {
 		if why := r.store.Get(id).Reason; why != "paused by hand: token ops" {
 			t.Errorf("the reason is %q, want it to say who", why)
 		}
-		if changed, err, _ := r.hand(pauser.Options{}); changed || err != nil {
+		if changed, _, err := r.hand(pauser.Options{}); changed || err != nil {
 			t.Errorf("Pause of a paused one: %t, %v; want false, nil", changed, err)
 		}
 		r.wantCalls("twice asked", 1)
@@ -54,11 +54,11 @@ func TestPause_pausesAtOnceWhatIsNotInUse(t *testing.T) {
 
 func TestPause_goneWhatIsNoMore(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		if _, err, _ := r.hand(pauser.Options{}); !errors.Is(err, pauser.ErrGone) {
+		if _, _, err := r.hand(pauser.Options{}); !errors.Is(err, pauser.ErrGone) {
 			t.Errorf("Pause of an unknown one: %v, want ErrGone", err)
 		}
 		r.record(session.Killed)
-		if _, err, _ := r.hand(pauser.Options{}); !errors.Is(err, pauser.ErrGone) {
+		if _, _, err := r.hand(pauser.Options{}); !errors.Is(err, pauser.ErrGone) {
 			t.Errorf("Pause of a killed one: %v, want ErrGone", err)
 		}
 	})
@@ -69,7 +69,7 @@ func TestPause_waitsForWhatIsInFlight(t *testing.T) {
 		r.record(session.Running)
 		r.use()
 		r.answer(session.PhaseDraining, 3*time.Second, r.leave)
-		if changed, err, took := r.hand(pauser.Options{}); !changed || err != nil || took != 3*time.Second {
+		if changed, took, err := r.hand(pauser.Options{}); !changed || err != nil || took != 3*time.Second {
 			t.Errorf("Pause: %t, %v after %s; want true, nil after 3s, when it was left", changed, err, took)
 		}
 		r.wantState("left", session.Paused)
@@ -89,7 +89,7 @@ func TestPause_refusedWhileInUse(t *testing.T) {
 				r.record(session.Running)
 				r.use()
 				r.answer(session.PhaseDraining, time.Second, func() { c.do(r) })
-				_, err, took := r.hand(pauser.Options{})
+				_, took, err := r.hand(pauser.Options{})
 				var inUse *pauser.InUseError
 				if !errors.As(err, &inUse) || len(inUse.What) == 0 || took != pauser.DefaultDrain {
 					t.Fatalf("Pause: %v after %s, want an InUseError that says what after %s", err, took, pauser.DefaultDrain)
@@ -117,7 +117,7 @@ func TestPause_forcedCutsWhatIsInFlight(t *testing.T) {
 				r.record(session.Running)
 				r.use()
 				r.answer(session.PhaseCutting, 2*time.Second, func() { c.cut(r) })
-				if changed, err, took := r.hand(pauser.Options{Force: true}); !changed || err != nil || took != pauser.DefaultDrain+2*time.Second {
+				if changed, took, err := r.hand(pauser.Options{Force: true}); !changed || err != nil || took != pauser.DefaultDrain+2*time.Second {
 					t.Errorf("Pause: %t, %v after %s; want true, nil when the requests were cut", changed, err, took)
 				}
 				r.wantState("forced", session.Paused)
@@ -130,7 +130,7 @@ func TestPause_forcedGivesUpOnAProxyThatDoesNotLeave(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.record(session.Running)
 		r.use()
-		_, err, took := r.hand(pauser.Options{Force: true})
+		_, took, err := r.hand(pauser.Options{Force: true})
 		var inUse *pauser.InUseError
 		if !errors.As(err, &inUse) || took != pauser.DefaultDrain+pauser.DefaultCut {
 			t.Errorf("Pause: %v after %s, want an InUseError after the drain and the cut", err, took)
@@ -151,7 +151,7 @@ func TestPause_joinsConcurrentCallers(t *testing.T) {
 			all.Go(func() {
 				time.Sleep(time.Duration(i) * 100 * time.Millisecond)
 				// only one of them forces it, and not the first
-				if changed, err, _ := r.hand(pauser.Options{Force: i == 7}); !changed || err != nil {
+				if changed, _, err := r.hand(pauser.Options{Force: i == 7}); !changed || err != nil {
 					t.Errorf("caller %d: %t, %v; want true, nil", i, changed, err)
 				}
 			})
@@ -180,7 +180,7 @@ func TestPause_waitsForTheSettlePeriod(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.record(session.Running)
 		r.store.lose(12 * time.Second)
-		if _, err, took := r.hand(pauser.Options{}); err != nil || took != 12*time.Second {
+		if _, took, err := r.hand(pauser.Options{}); err != nil || took != 12*time.Second {
 			t.Errorf("Pause within a settle period: %v after %s, want nil at its end after 12s", err, took)
 		}
 	})
@@ -195,7 +195,7 @@ func TestPause_beginsAnewAfterALossOfContact(t *testing.T) {
 			r.store.lose(12 * time.Second)
 			r.leave()
 		})
-		changed, err, took := r.hand(pauser.Options{})
+		changed, took, err := r.hand(pauser.Options{})
 		if !changed || err != nil || took != 13*time.Second {
 			t.Errorf("Pause: %t, %v after %s; want true, nil after the settle period, at 13s", changed, err, took)
 		}
@@ -224,7 +224,7 @@ func TestPause_tellsWhenTheHostFails(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.record(session.Running)
 		r.host.set(func(h *host) { h.fails = errHost })
-		if _, err, _ := r.hand(pauser.Options{}); !errors.Is(err, errHost) {
+		if _, _, err := r.hand(pauser.Options{}); !errors.Is(err, errHost) {
 			t.Errorf("Pause: %v, want the host's error", err)
 		}
 		r.wantCalls("the host fails", 1)
@@ -236,7 +236,7 @@ func TestPause_ofUnknownBeginningIsEnded(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.record(session.Running)
 		r.store.set(func(m *memory) { m.lost["drain"] = true })
-		if _, err, took := r.hand(pauser.Options{}); !errors.Is(err, errAway) || took > time.Second {
+		if _, took, err := r.hand(pauser.Options{}); !errors.Is(err, errAway) || took > time.Second {
 			t.Errorf("Pause: %v after %s, want the store's error at once", err, took)
 		}
 		r.wantState("its beginning was not answered", session.Running)
@@ -256,7 +256,7 @@ func TestPause_waitsForAnothersOp(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.record(c.from)
 				time.AfterFunc(7*time.Second, func() { r.record(c.to) })
-				changed, err, took := r.hand(pauser.Options{})
+				changed, took, err := r.hand(pauser.Options{})
 				if changed != c.changed || err != nil || took != 7*time.Second {
 					t.Errorf("Pause: %t, %v after %s; want %t, nil after 7s", changed, err, took, c.changed)
 				}
@@ -279,7 +279,7 @@ func TestPause_leavesAnothersOpAlone(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			r.record(session.Paused)
 		})
-		changed, err, took := r.hand(pauser.Options{})
+		changed, took, err := r.hand(pauser.Options{})
 		if !changed || err != nil || took != 6*time.Second {
 			t.Errorf("Pause: %t, %v after %s; want true, nil when the other one has ended", changed, err, took)
 		}
@@ -295,7 +295,7 @@ func TestWait_givesUpADrain(t *testing.T) {
 		r.record(session.Running)
 		r.use()
 		failed := make(chan error, 1)
-		go func() { _, err, _ := r.hand(pauser.Options{}); failed <- err }()
+		go func() { _, _, err := r.hand(pauser.Options{}); failed <- err }()
 		time.Sleep(time.Second)
 		began := time.Now()
 		r.Wait()

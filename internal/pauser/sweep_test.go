@@ -183,7 +183,7 @@ func TestLead_sweepsEveryCheckEvery(t *testing.T) {
 			t.Fatal("no sweep at the beginning of a term, want one")
 		}
 		time.Sleep(pauser.DefaultCheckEvery)
-		if next := r.LastSweep(); next.At.Sub(first.At) < pauser.DefaultCheckEvery-time.Second || next.At == first.At {
+		if next := r.LastSweep(); next.At.Sub(first.At) < pauser.DefaultCheckEvery-time.Second || next.At.Equal(first.At) {
 			t.Errorf("the next sweep was %s after the first, want %s", next.At.Sub(first.At), pauser.DefaultCheckEvery)
 		}
 	})
