@@ -15,8 +15,9 @@ func TestSandbox_thatOnlyTheHostKnowsIsAdoptedOnItsFirstRequest(t *testing.T) {
 	s := start(t, options{host: host.url, idle: 3 * time.Second})
 	awake := host.create(t)
 	before := host.startApp(t, awake)
+	lastUse := time.Now()
 	requireContinued(t, before, s.mustAsk(t, awake), 1)
-	s.requirePausedOnTime(t, awake, time.Now())
+	s.requirePausedOnTime(t, awake, lastUse)
 	requireContinued(t, before, s.mustAsk(t, awake), 2)
 
 	asleep := host.create(t)
@@ -57,14 +58,15 @@ func TestRestart_findsSandboxesAndCountersAsTheyWere(t *testing.T) {
 			}
 			requireStill(t, filepath.Join(asleepBefore.Home, "ticks"))
 			requireContinued(t, awakeBefore, again.mustAsk(t, awake), 2)
+			lastUse := time.Now()
 			requireContinued(t, asleepBefore, again.mustAsk(t, asleep), 1)
 			if r := again.record(t, asleep); r.Totals.Wakes != 1 {
 				t.Errorf("the totals do not go on from what they were: %+v", r)
 			}
 			// nothing that the first one was serving keeps them awake
-			lastUse := time.Now()
+			began := time.Now()
 			again.pause(t, awake)
-			if took := time.Since(lastUse); took > 3*time.Second {
+			if took := time.Since(began); took > 3*time.Second {
 				t.Errorf("a pause by hand after a restart took %s", took)
 			}
 			again.configure(t, asleep, `{"idleTimeout":"3s"}`)
@@ -80,6 +82,7 @@ func TestIsRunning_neitherWakesNorCounts(t *testing.T) {
 	s := start(t, options{idle: 3 * time.Second})
 	id, before := s.startAppIn(t)
 	lastUse := time.Now()
+	requireContinued(t, before, s.mustAsk(t, id), 1)
 	health := func() int {
 		r := newRequest(t, http.MethodGet, s.data+"/health", nil)
 		r.Header.Set("E2b-Sandbox-Id", id)
@@ -99,5 +102,5 @@ func TestIsRunning_neitherWakesNorCounts(t *testing.T) {
 	if r := s.record(t, id); r.State != "PAUSED" || r.Totals.Wakes != 0 {
 		t.Errorf("after a look at its health the sandbox is %+v", r)
 	}
-	requireContinued(t, before, s.mustAsk(t, id), 1)
+	requireContinued(t, before, s.mustAsk(t, id), 2)
 }

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -75,7 +77,23 @@ func (e *e2b) do(r *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, fmt.Errorf("reading the body of %s %s (%d): %w", r.Method, r.URL, res.StatusCode, err)
 	}
-	return answer{res.StatusCode, res.Header, string(body)}, nil
+	return answer{res.StatusCode, withTrailer(res), string(body)}, nil
+}
+
+// withTrailer gives the header of a response whose body was read to its end, with the trailer.
+func withTrailer(res *http.Response) http.Header {
+	maps.Copy(res.Header, res.Trailer)
+	return res.Header
+}
+
+// lastByte is when the app was about to send the last byte of a slow answer.
+func (a answer) lastByte(t *testing.T) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, a.header.Get("Last-Byte"))
+	if err != nil {
+		t.Fatalf("when the last byte was sent: %v", err)
+	}
+	return at
 }
 
 // mustDo is do for a test that can't go on without an answer.

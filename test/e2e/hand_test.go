@@ -84,7 +84,7 @@ func (s *sandman) beginDownload(t *testing.T, id string, seconds int) <-chan res
 		var body strings.Builder
 		body.Write(first)
 		_, err := io.Copy(&body, res.Body)
-		done <- result{answer{res.StatusCode, res.Header, body.String()}, err}
+		done <- result{answer{res.StatusCode, withTrailer(res), body.String()}, err}
 	}()
 	return done
 }

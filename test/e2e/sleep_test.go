@@ -10,8 +10,10 @@ import (
 func TestSandbox_sleepsWhenIdleAndWakesAsItWas(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{idle: 3 * time.Second})
-	id, before := s.startAppIn(t)
-	s.requirePausedOnTime(t, id, time.Now())
+	id, _ := s.startAppIn(t)
+	lastUse := time.Now()
+	before := s.mustAsk(t, id)
+	s.requirePausedOnTime(t, id, lastUse)
 	if state := s.state(t, id); state != "paused" {
 		t.Errorf("the E2B API says %q of a sandbox that sleeps", state)
 	}
@@ -29,7 +31,8 @@ func TestSandbox_sleepsWhenIdleAndWakesAsItWas(t *testing.T) {
 }
 
 // requirePausedOnTime watches the sandbox from its last use on, and fails the test if it is put to
-// sleep before its idle timeout is over, or later than allowed.
+// sleep before its idle timeout is over, or later than allowed. The time of the last use must have been
+// taken before the last byte passed: one of a moment after it would find every pause early.
 func (s *sandman) requirePausedOnTime(t *testing.T, id string, lastUse time.Time) {
 	t.Helper()
 	for {

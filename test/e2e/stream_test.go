@@ -28,12 +28,11 @@ func TestSlowResponse_completesAndThenTheSandboxSleeps(t *testing.T) {
 	seconds := longerThanIdle * int(s.idle/time.Second)
 	watch := s.watchAwake(t, id)
 	a := s.mustDo(t, s.request(t.Context(), http.MethodGet, id, appPort, fmt.Sprintf("/slow?seconds=%d", seconds), nil))
-	lastByte := time.Now()
 	watch.end(t)
 	if want := strings.Repeat(".", seconds+1); a.status != http.StatusOK || a.body != want {
 		t.Fatalf("wanted %d bytes, got %s", len(want), a)
 	}
-	s.requirePausedOnTime(t, id, lastByte)
+	s.requirePausedOnTime(t, id, a.lastByte(t))
 }
 
 func TestSlowUpload_completes(t *testing.T) {
@@ -68,8 +67,8 @@ func TestWebSocket_thatOnlyPingsLetsTheSandboxSleep(t *testing.T) {
 	s := start(t, options{idle: 3 * time.Second})
 	id, before := s.startAppIn(t)
 	c := s.dial(t, id)
-	requireEcho(t, c, "hello")
 	lastUse := time.Now()
+	requireEcho(t, c, "hello")
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -112,8 +111,9 @@ func TestWebSocket_thatSleptWakesTheSandboxByItsNextMessage(t *testing.T) {
 			id, before := s.startAppIn(t)
 			c := s.dial(t, id)
 			for n := 1; n <= 2; n++ {
+				lastUse := time.Now()
 				requireEcho(t, c, "good night")
-				s.requirePausedOnTime(t, id, time.Now())
+				s.requirePausedOnTime(t, id, lastUse)
 				requireStill(t, filepath.Join(before.Home, "ticks"))
 				requireEcho(t, c, "good morning")
 				if r := s.record(t, id); r.State != "RUNNING" || r.Totals.Pauses != n || r.Totals.Wakes != n {
@@ -151,13 +151,15 @@ func TestEventStream_keepsTheSandboxAwakeWhileItSpeaks(t *testing.T) {
 		events.next(t, 3*time.Second)
 	}
 	watch.end(t)
+	lastUse := time.Now()
 	events.close()
-	s.requirePausedOnTime(t, id, time.Now())
+	s.requirePausedOnTime(t, id, lastUse)
 
 	// one that is silent is a forgotten tab
+	lastUse = time.Now()
 	events = s.listen(t, id, 0)
-	events.next(t, time.Second) // at once, not when a buffer is full
-	s.requirePausedOnTime(t, id, time.Now())
+	events.next(t, 3*time.Second) // not only when a buffer is full
+	s.requirePausedOnTime(t, id, lastUse)
 	requireContinued(t, before, s.mustAsk(t, id), 1)
 }
 

@@ -126,13 +126,14 @@ func TestAPI_saysWhatKeepsASandboxAwakeAndUntilWhen(t *testing.T) {
 	s := start(t, options{idle: 5 * time.Second})
 	id, _ := s.startAppIn(t)
 	download := s.beginDownload(t, id, 3)
-	for done := false; !done; {
+	var ended time.Time
+	for ended.IsZero() {
 		select {
 		case got := <-download:
 			if got.err != nil {
 				t.Fatal(got.err)
 			}
-			done = true
+			ended = got.answer.lastByte(t)
 		case <-time.After(100 * time.Millisecond):
 			r := s.record(t, id)
 			if len(download) > 0 {
@@ -146,7 +147,6 @@ func TestAPI_saysWhatKeepsASandboxAwakeAndUntilWhen(t *testing.T) {
 			}
 		}
 	}
-	ended := time.Now()
 	var r record
 	eventually(t, 3*time.Second, "a time of the next pause", func() bool {
 		r = s.record(t, id)

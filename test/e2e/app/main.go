@@ -128,13 +128,15 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// slow sends one byte at once and then one a second, "seconds" times.
+// slow sends one byte at once and then one a second, "seconds" times. A trailer tells when it was about
+// to send the last one.
 func slow(w http.ResponseWriter, r *http.Request) {
 	seconds, err := strconv.Atoi(r.FormValue("seconds"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	w.Header().Set("Trailer", "Last-Byte")
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for range seconds {
@@ -144,6 +146,7 @@ func slow(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		<-ticker.C
 	}
+	w.Header().Set("Last-Byte", time.Now().Format(time.RFC3339Nano))
 	_, _ = w.Write([]byte("."))
 }
 
