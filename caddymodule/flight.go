@@ -44,12 +44,19 @@ func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	// a pause that is forced ends the request
 	ctx, cut := context.WithCancelCause(r.Context())
 	defer cut(nil)
-	f.visit.OnCut(func() { cut(errCut) })
+	f.visit.OnCut(func() {
+		cut(errCut)
+		// a transport that waits for the rest of a body waits for the visitor
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		}
+	})
 	caddyhttp.SetVar(ctx, flightVar, f)
 	return next.ServeHTTP(w, r.WithContext(ctx))
 }
 
-var errCut = errors.New("the sandbox is being paused by hand")
+// errCut ends the requests of a sandbox whose pause was forced.
+var errCut = errors.New("the sandbox is being paused by hand, and requests to it are ended; it wakes when this one is sent again")
 
 // probe forwards a health check of the SDK to a sandbox that runs. It neither
 // counts nor wakes: to look is not to use.

@@ -31,6 +31,7 @@ func TestProblemOf_choosesStatusAndCode(t *testing.T) {
 		{"killed", wake.ErrKilled, 404, "killed"},
 		{"unknown", wake.ErrUnknown, 404, "unknown-sandbox"},
 		{"not yet", &wake.NotYetError{State: session.Resuming, RetryAfter: time.Second}, 503, "not-awake"},
+		{"cut by a forced pause", errCut, 503, "paused-by-hand"},
 		{"body too large to repeat", errTooLarge, 503, "fell-asleep"},
 		{"anything else", errors.New("connection reset"), 502, "bad-gateway"},
 	} {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -114,10 +115,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		a.body = stream.NewReplay(stream.NewMeter(r.Body, func() { f.bump() }, func() {}), t.ReplayBuffer)
 	}
 	res, err := a.run()
-	if err != nil && r.Context().Err() == nil {
-		return problemOf(f.target, err).response(r, f.target), nil
+	if errors.Is(context.Cause(r.Context()), errCut) {
+		err = errCut
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, errCut), r.Context().Err() == nil:
+		return problemOf(f.target, err).response(r, f.target), nil
+	default: // the visitor has left
 		return nil, err
 	}
 	switch {
