@@ -178,6 +178,8 @@ type E2BBackend interface {
 	Use(ctx context.Context, id string, timeout time.Duration, by string) (release func(), woke bool, err error)
 	// Pause is that of [Actor].
 	Pause(ctx context.Context, id string, o PauseOptions) (sb Sandbox, changed bool, err error)
+	// TimeoutSet notes that a caller has changed the end of a sandbox's run.
+	TimeoutSet(ctx context.Context, id string) error
 	// Killed notes the host's word that a sandbox is gone.
 	Killed(ctx context.Context, id string) error
 }

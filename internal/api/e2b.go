@@ -73,6 +73,8 @@ func (p *passThrough) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.fork(w, r)
 	case actionGet:
 		p.forward(w, r, p.editSandbox)
+	case actionTimeout:
+		p.timeout(w, r, c)
 	default:
 		p.forward(w, r, nil)
 	}
@@ -95,6 +97,7 @@ const (
 	actionKill
 	actionFork
 	actionGet
+	actionTimeout
 )
 
 // call is what a request means to Sandman.
@@ -138,6 +141,8 @@ func actionOf(method string, rest []string) action {
 		return actionResume
 	case "POST pause":
 		return actionPause
+	case "POST timeout", "POST refreshes":
+		return actionTimeout
 	case "POST fork":
 		return actionFork
 	default:
@@ -148,17 +153,23 @@ func actionOf(method string, rest []string) action {
 // forward passes the request on, and the answer back as it comes in. Edit, if
 // not nil, may change the answer; its body is plain then.
 func (p *passThrough) forward(w http.ResponseWriter, r *http.Request, edit func(*http.Response) error) {
+	if edit != nil {
+		r = r.Clone(r.Context())
+		r.Header.Set("Accept-Encoding", "identity")
+	}
+	p.pass(w, r, edit)
+}
+
+// pass passes the request on as it is. Look, if not nil, sees the answer first.
+func (p *passThrough) pass(w http.ResponseWriter, r *http.Request, look func(*http.Response) error) {
 	proxy := httputil.ReverseProxy{
 		Transport:      p.Forward,
 		FlushInterval:  -1,
-		ModifyResponse: edit,
+		ModifyResponse: look,
 		ErrorLog:       p.errorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL.RawQuery = pr.In.URL.RawQuery // metadata is escaped three times: as it came
 			pr.SetURL(p.Base)
-			if edit != nil {
-				pr.Out.Header.Set("Accept-Encoding", "identity")
-			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p.fail(w, r, "", &unreachableError{err})

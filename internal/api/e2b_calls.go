@@ -250,3 +250,17 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
 	}
 	return body, err == nil
 }
+
+// timeout passes a change of a run's end on. The new end is the caller's to
+// choose, and Sandman's to keep from coming while the sandbox is used.
+func (p *passThrough) timeout(w http.ResponseWriter, r *http.Request, c call) {
+	p.pass(w, r, func(res *http.Response) error {
+		if res.StatusCode < 200 || res.StatusCode > 299 {
+			return nil
+		}
+		if err := p.Backend.TimeoutSet(r.Context(), c.id); err != nil {
+			p.Log.Warn("a changed timeout was not noted", zap.String("sandbox", c.id), zap.Error(err))
+		}
+		return nil
+	})
+}

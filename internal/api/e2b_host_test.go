@@ -109,6 +109,11 @@ func (b *records) Pause(ctx context.Context, id string, o api.PauseOptions) (api
 	return api.Sandbox{}, true, gone(err)
 }
 
+func (b *records) TimeoutSet(ctx context.Context, id string) error {
+	b.note("timeout of %s set", id)
+	return ctx.Err()
+}
+
 func (b *records) Killed(ctx context.Context, id string) error {
 	b.note("killed %s", id)
 	return ctx.Err()
@@ -278,7 +283,7 @@ func (p *through) whileItRuns(t *testing.T, g generation, id string) {
 	expectNotes(t, p, "use "+id+" for 15s by the E2B API")
 	expect(t, p.sdk(t, "POST", one+"/timeout", `{"timeout":62}`), 204, 0)
 	expect(t, p.sdk(t, "GET", "/v2/sandboxes?state=running,paused&limit=10", ""), 200, 0)
-	expectNotes(t, p)
+	expectNotes(t, p, "timeout of "+id+" set")
 }
 
 // throughASleep pauses and wakes it, by connect and by resume.

@@ -323,6 +323,14 @@ func TestE2B_forwardsTheRestAsItIs(t *testing.T) {
 			}
 		}
 	}
+	expectNotes(t, p, "timeout of ia set", "timeout of ia set") // by the caller who is tracked
+}
+
+func TestE2B_aTimeoutThatWasRefusedIsNotNoted(t *testing.T) {
+	t.Parallel()
+	base := newFakeHost(t, answerWith(404, "application/json", `{"code":404,"message":"it does not run"}`))
+	p := newThrough(t, base, &records{}, nil)
+	expect(t, p.sdk(t, "POST", "/sandboxes/ia/timeout", `{"timeout":62}`), 404, 404)
 	expectNotes(t, p)
 }
 
