@@ -42,6 +42,8 @@ var rooms = map[string][]string{
 	"internal/sandboxd":  {"internal/e2b"},
 	"internal/api":       {"internal/session", "internal/e2b"},
 	"internal/engine":    {"internal"}, // wires the others to each other
+	"internal/demo":      {},
+	"internal/demo":      {},
 	"internal/telemetry": {},
 	"test":               {"internal", "caddymodule", "cmd"},
 }
@@ -49,11 +51,13 @@ var rooms = map[string][]string{
 // importers says who may name a system directly. Everybody else gets it, if at all, through them.
 var importers = map[string][]string{
 	caddy: {"caddymodule", "cmd/sandman", "test"},
+	etcd:  {"internal/store", "test"},
 }
 
 // carriers says whose binaries may contain a system, on whatever way it came in.
 var carriers = map[string][]string{
 	caddy: {"caddymodule", "cmd/sandman", "test"},
+	etcd:  {"internal/store", "internal/engine", "caddymodule", "cmd/sandman", "cmd/sandbench", "test"},
 }
 
 // The tests of a room may use any other room below internal, since they try it with the real parts.
