@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sandman-proxy/sandman/internal/failpoint"
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -144,6 +145,7 @@ func (u *use) runEnter(call *entering, doubts int, kind string) {
 	ctx, cancel := context.WithTimeout(u.t.leaving, enterTimeout)
 	defer cancel()
 	p, err := u.t.store.Enter(ctx, u.id, call.rev, kind)
+	failpoint.Hit(failpoint.EnterDone)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err == nil {
@@ -217,7 +219,9 @@ func (u *use) runLeave() {
 			return
 		}
 		ctx, cancel := context.WithTimeout(u.t.leaving, leaveTimeout)
+		failpoint.Hit(failpoint.LeaveBegin)
 		err := u.t.store.Leave(ctx, u.id, p.Revision, u.quiet(), u.kind.load())
+		failpoint.Hit(failpoint.LeaveDone)
 		cancel()
 		if err == nil && u.left(p) {
 			return

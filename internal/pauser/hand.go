@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sandman-proxy/sandman/internal/failpoint"
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -153,6 +154,7 @@ func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, 
 		return session.ErrConflict
 	}
 	op, err := p.store.Drain(ctx, next)
+	failpoint.Hit(failpoint.DrainDone)
 	if err != nil {
 		return errors.Join(err, p.undo(ctx, op))
 	}
@@ -205,6 +207,7 @@ func (d drain) run(ctx context.Context) (sent time.Time, err error) {
 	if err := d.op.Advance(ctx, session.PhaseCutting, 0); err != nil {
 		return sent, err
 	}
+	failpoint.Hit(failpoint.CutDone)
 	sent, err = d.quieten(ctx, d.cfg.Cut, true)
 	if errors.Is(err, errBusy) {
 		err = &InUseError{What: d.inUse(d.id)}

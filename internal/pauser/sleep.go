@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/sandman-proxy/sandman/internal/failpoint"
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -35,7 +36,9 @@ func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Durat
 	}
 	within, cancel := context.WithTimeout(ctx, l.cfg.CallWithin)
 	defer cancel()
+	failpoint.Hit(failpoint.SleepBegin)
 	own, err := l.term.Sleep(within, next, s.ActivityRevision)
+	failpoint.Hit(failpoint.SleepDone)
 	ctx, end := l.detach(ctx) // the op has an owner now, leader or not
 	defer end()
 	if err != nil {
@@ -93,7 +96,9 @@ func (p *Pauser) call(ctx context.Context, op Op, v verdict) error {
 	if why := p.void(op, v); why != "" {
 		return errors.Join(errVoid, p.giveUp(ctx, op, why))
 	}
+	failpoint.Hit(failpoint.CallBegin)
 	failed := p.pauseAtHost(ctx, v.rec)
+	failpoint.Hit(failpoint.CallDone)
 	told := session.Paused
 	if failed != nil {
 		if ctx.Err() != nil {
@@ -112,6 +117,7 @@ func (p *Pauser) call(ctx context.Context, op Op, v verdict) error {
 			return r.Fail(failed.Error(), backoff(r.Failures(session.OpPause)), now)
 		}
 	})
+	failpoint.Hit(failpoint.PauseDone)
 	if err == nil && told == session.Running {
 		return fmt.Errorf("pausing at the host: %w", failed)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/sandman-proxy/sandman/internal/failpoint"
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -34,7 +35,9 @@ func (w *Waker) resume(ctx context.Context, s *session.Snapshot, cause Cause) er
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.WakeBegin)
 	op, err := w.store.Wake(ctx, next)
+	failpoint.Hit(failpoint.WakeDone)
 	if err != nil {
 		w.undo(ctx, op, cause)
 		return err
@@ -43,7 +46,10 @@ func (w *Waker) resume(ctx context.Context, s *session.Snapshot, cause Cause) er
 		return w.end(ctx, op, errUncalled, cause)
 	}
 	err = w.connect(ctx, s.Record, cause)
-	return w.end(ctx, op, err, cause)
+	failpoint.Hit(failpoint.ConnectDone)
+	err = w.end(ctx, op, err, cause)
+	failpoint.Hit(failpoint.ResumeDone)
+	return err
 }
 
 // undo ends an op that may or may not have begun, because the store did not
