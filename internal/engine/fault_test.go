@@ -15,8 +15,6 @@ import (
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
-type engineConfig = engine.Config
-
 func TestForeignPause_wakesForTheNextRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -148,6 +146,36 @@ func TestLapse_underARequestIsEnteredAgain(t *testing.T) {
 	}
 	r.end()
 	n.await(id, session.Paused)
+}
+
+// Without a lease there is no right to work under: no op may begin, and end, and
+// begin again until there is one.
+func TestLapse_beforeAWakeIsWaitedOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.start(nil)
+	id := n.sleeping()
+	for range 2 {
+		n.lapse()
+		n.request(id).end()
+		n.pause(id, false)
+		n.eventually("the node has a lease", func() bool {
+			resp, err := w.etcd.Get(t.Context(), w.prefix+"nodes/"+n.Node())
+			return err == nil && len(resp.Kvs) == 1
+		})
+	}
+	sb, err := n.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := n.History(t.Context(), id, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// each round is 2 transitions of a wake, 3 of a pause, and few that failed
+	if sb.Totals.Wakes != 2 || len(lines) > 30 {
+		t.Errorf("%d wakes in %d transitions, want 2 in at most 30", sb.Totals.Wakes, len(lines))
+	}
 }
 
 func TestClose_handsTheLeadershipOver(t *testing.T) {

@@ -45,6 +45,8 @@ func TestHammer_noRequestIsLostAndNoneIsPausedUnder(t *testing.T) {
 	w.host.SetFaults(sandboxd.Faults{})
 	for _, id := range ids {
 		nodes[0].request(id).end()
+	}
+	for _, id := range ids {
 		nodes[0].await(id, session.Paused)
 		w.wantAtHost("idle in the end", id, e2b.StatePaused)
 		if n := len(w.made(id, "pause")); n < 2 {
