@@ -89,6 +89,7 @@ type App struct {
 	identity string        // all of the configuration that an engine depends on
 	poolKey  string        // identity, while the engine is in use
 	started  chan struct{} // closed once running is set
+	demo     bool          // the demo sandbox is in our care
 	logger   *zap.Logger
 }
 
@@ -130,7 +131,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		a.tokens = append(a.tokens, token)
 	}
-	return nil
+	return a.provisionDemo(ctx)
 }
 
 func (a *App) defaults() {
@@ -207,6 +208,7 @@ func (a *App) Stop() error {
 	if a.poolKey == "" {
 		return nil
 	}
+	a.stopDemo()
 	key := a.poolKey
 	a.poolKey = ""
 	_, err := engines.Delete(key)
