@@ -25,6 +25,8 @@ type options struct {
 	host string        // SANDMAN_HOST
 	data string        // SANDMAN_DATA, to start again on what another one left
 
+	failpoint string // the mark at which it dies, see internal/failpoint
+
 	caddyfile *strings.Replacer // what is another in the repository's Caddyfile
 }
 
@@ -47,7 +49,7 @@ func start(t *testing.T, o options) *sandman {
 	}
 	port := freePort(t)
 	s := &sandman{port: port, url: local(port), dir: o.data, idle: o.idle, e2b: newE2B(local(port)+"/e2b", local(port))}
-	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), sandmanBinary, "run", "--config", o.config(t))
+	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), o.binary(t), "run", "--config", o.config(t))
 	s.process.await(t, func() bool {
 		a, err := s.do(s.apiRequest(t, http.MethodGet, "/status", ""))
 		return err == nil && a.status == http.StatusOK
@@ -58,6 +60,19 @@ func start(t *testing.T, o options) *sandman {
 		}
 	})
 	return s
+}
+
+// binary returns the program to run.
+func (o options) binary(t *testing.T) string {
+	t.Helper()
+	if o.failpoint == "" {
+		return sandmanBinary
+	}
+	name, err := failpointBinary()
+	if err != nil {
+		t.Fatalf("building with failpoints: %v", err)
+	}
+	return name
 }
 
 // config returns the name of the Caddyfile to run.
@@ -89,6 +104,9 @@ func (s *sandman) environment(o options) map[string]string {
 	}
 	if o.host != "" {
 		env["SANDMAN_HOST"] = o.host
+	}
+	if o.failpoint != "" {
+		env["SANDMAN_FAILPOINT"] = o.failpoint
 	}
 	if !hasIPv6Loopback() {
 		env["SANDMAN_BIND"] = "127.0.0.1"
