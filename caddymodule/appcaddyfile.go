@@ -39,6 +39,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		data                <dir>
 //		etcd                embedded [<dir>]
 //		etcd                <endpoint...> {
+//			tls    [<ca> [<cert> <key>]]
 //			user   <name> <password>
 //			prefix <prefix>
 //		}
@@ -100,38 +101,6 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = durationArg(d, &a.LeaseTTL)
 		default:
 			err = d.Errf("unrecognized sandman option %s", option)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e *Etcd) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	switch {
-	case len(args) == 0:
-		return d.ArgErr()
-	case args[0] == "embedded" && len(args) > 2:
-		return d.ArgErr()
-	case args[0] == "embedded":
-		e.Embedded = true
-		e.Dir = strings.Join(args[1:], "")
-	default:
-		e.Endpoints = args
-	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch d.Val() {
-		case "user":
-			if !d.Args(&e.Username, &e.Password) || d.NextArg() {
-				err = d.ArgErr()
-			}
-		case "prefix":
-			err = oneArg(d, &e.Prefix)
-		default:
-			err = d.Errf("unrecognized etcd option %s", d.Val())
 		}
 		if err != nil {
 			return err

@@ -2,11 +2,9 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,44 +23,6 @@ var (
 	stores  = caddy.NewUsagePool()
 )
 
-// Etcd says where sessions are stored.
-type Etcd struct {
-	// Run an etcd inside this process, for a Sandman of one process. It opens
-	// no socket.
-	Embedded bool `json:"embedded,omitempty"`
-
-	// The embedded etcd's folder. Default: `etcd` in the app's data folder.
-	Dir string `json:"dir,omitempty"`
-
-	// The members of a shared etcd, as host:port or URL. All proxies with the
-	// same endpoints and prefix are one Sandman.
-	Endpoints []string `json:"endpoints,omitempty"`
-
-	// User and password, where etcd asks for them.
-	Username string `json:"username,omitempty"`
-	Password string `json:"password,omitempty"`
-
-	// The prefix of all keys. Default: `/sandman/v1/`.
-	Prefix string `json:"prefix,omitempty"`
-}
-
-func (e *Etcd) validate() error {
-	switch {
-	case e.Embedded && len(e.Endpoints) > 0:
-		return errors.New("etcd is either embedded or has endpoints")
-	case !e.Embedded && len(e.Endpoints) == 0:
-		return errors.New("etcd has no endpoints")
-	}
-	return nil
-}
-
-func (e *Etcd) key() string {
-	if e.Embedded {
-		return "embedded " + e.Dir
-	}
-	return "endpoints " + strings.Join(append([]string{e.Username, e.Password}, e.Endpoints...), "\n")
-}
-
 // openStore is one etcd client, and the server behind it where it is embedded.
 type openStore struct {
 	client   *store.Client
@@ -71,17 +31,8 @@ type openStore struct {
 
 func newOpenStore(e *Etcd, logger *zap.Logger) (*openStore, error) {
 	if !e.Embedded {
-		var secure *tls.Config
-		if strings.HasPrefix(e.Endpoints[0], "https://") {
-			secure = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		client, err := store.Dial(store.DialConfig{
-			Endpoints: e.Endpoints, Username: e.Username, Password: e.Password, TLS: secure, Logger: logger,
-		})
-		if err != nil {
-			return nil, err
-		}
-		return &openStore{client: client}, nil
+		client, err := e.dial(logger)
+		return &openStore{client: client}, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), embeddedStart)
 	defer cancel()

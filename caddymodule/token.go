@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/sandman-proxy/sandman/internal/api"
 )
 
@@ -23,7 +25,8 @@ type Token struct {
 
 	// The secret itself, or `sha256:` and the hex digest of it. `generate`
 	// makes one at random and keeps it in the file `token` of the data folder,
-	// readable by its owner only.
+	// readable by its owner only. Placeholders such as `{env.OPS_TOKEN}` are
+	// replaced.
 	Secret string `json:"secret"`
 
 	// Binds the token to an owner: it sees no other's sandboxes.
@@ -31,7 +34,7 @@ type Token struct {
 }
 
 func (t Token) resolve(data string) (api.Token, error) {
-	secret := t.Secret
+	secret := caddy.NewReplacer().ReplaceAll(t.Secret, "")
 	if secret == "generate" {
 		var err error
 		if secret, err = tokenFile(filepath.Join(data, "token")); err != nil {
