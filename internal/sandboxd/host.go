@@ -249,5 +249,5 @@ func lockDir(dir string) (unlock func() error, err error) {
 		f.Close()
 		return nil, fmt.Errorf("another host has this folder open: %w", err)
 	}
-	return f.Close, nil
+	return func() error { return errors.Join(funlock(f), f.Close()) }, nil
 }
