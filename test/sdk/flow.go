@@ -99,6 +99,6 @@ func install(tb testing.TB) {
 
 // dir is this folder.
 func dir() string {
-	_, file, _, _ := runtime.Caller(0)
+	_, file, _, _ := runtime.Caller(0) //nolint:dogsled // the rest of it is of no use here
 	return filepath.Dir(file)
 }
