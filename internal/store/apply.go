@@ -124,8 +124,9 @@ func (d *draft) update(p parts, u update) error {
 		return nil
 	case kindHold:
 		return d.sandbox(p.id, u.rev).setHold(p.sub, u)
+	default: // ignored kinds
+		return nil
 	}
-	return nil // ignored kinds
 }
 
 // finish gives the changes in the store's order.

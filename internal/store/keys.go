@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -95,8 +94,7 @@ var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPrese
 func (k keys) parse(key string) (parts, error) {
 	segments := strings.Split(strings.TrimPrefix(key, k.prefix), "/")
 	p := parts{kind: kind(segments[0])}
-	switch p.kind {
-	case kindHistory, kindLeader, kindStreams:
+	if p.kind.ignored() {
 		return p, nil
 	}
 	depth, known := depths[p.kind]
@@ -111,11 +109,6 @@ func (k keys) parse(key string) (parts, error) {
 		return p, err
 	}
 	return p, nil
-}
-
-// replacedBy reads the revision at the end of a history key.
-func replacedBy(key string) (int64, error) {
-	return strconv.ParseInt(key[strings.LastIndexByte(key, '/')+1:], 10, 64)
 }
 
 // unchanged compares the mod revision of a key; 0 stands for "not there".

@@ -29,12 +29,10 @@ func (s *Store) Lead(ctx context.Context, fn func(ctx context.Context, t Term)) 
 	var pause backoff
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := s.campaign(ctx, fn)
-		if ctx.Err() != nil {
-			break
+		if err := s.campaign(ctx, fn); ctx.Err() == nil {
+			s.log.Info("term or campaign ended", zap.Error(err))
+			pause.wait(ctx, began)
 		}
-		s.log.Info("term or campaign ended", zap.Error(err))
-		pause.wait(ctx, began)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -127,7 +128,7 @@ func (s *Store) Settle(ctx context.Context, next session.Record) (session.Record
 	for stored := s.storedActivity(st.id); ; {
 		again := st
 		again.when = append(st.when[:1:1], unchanged(s.keys.activity(st.id), stored.rev))
-		again.do = append(st.do[:len(st.do):len(st.do)], s.opActivity(st.id, s.used(0, "settled", stored.Open)))
+		again.do = append(slices.Clip(st.do), s.opActivity(st.id, s.used(0, "settled", stored.Open)))
 		rev, seen, err := s.try(ctx, again)
 		switch {
 		case err != nil:
