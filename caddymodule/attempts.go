@@ -21,6 +21,7 @@ type attempts struct {
 	*flight
 	request *http.Request
 	body    *stream.Replay // nil: the request has none
+	sent    chan struct{}  // closed when the whole body has been read
 }
 
 // run sends the request until it has an answer that is the sandbox's.
@@ -94,6 +95,25 @@ func (a *attempts) attempt(route engine.Route) (*http.Request, error) {
 		r.GetBody = nil
 	}
 	return r, nil
+}
+
+// sentWait is how long an answer waits for the end of the request's body.
+const sentWait = 100 * time.Millisecond
+
+// awaitSent gives the end of the request's body, which often lies read already
+// but not seen, a moment to arrive. An HTTP/1 server throws away what is left of
+// a body when the answer begins, and the upstream would see its request cut off.
+func (a *attempts) awaitSent() {
+	if a.sent == nil || a.request.ProtoMajor != 1 {
+		return
+	}
+	timer := time.NewTimer(sentWait)
+	defer timer.Stop()
+	select {
+	case <-a.sent:
+	case <-timer.C: // the answer really begins before the request has ended
+	case <-a.request.Context().Done():
+	}
 }
 
 // maxAnswer bounds what is read of a 502 to see whose word it is.

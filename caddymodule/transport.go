@@ -112,7 +112,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	a := attempts{Transport: t, flight: f, request: r}
 	if r.Body != nil && r.Body != http.NoBody {
-		a.body = stream.NewReplay(stream.NewMeter(r.Body, func() { f.bump() }, func() {}), t.ReplayBuffer)
+		sent := make(chan struct{})
+		a.body, a.sent = stream.NewReplay(stream.NewMeter(r.Body, f.bump, func() { close(sent) }), t.ReplayBuffer), sent
 	}
 	res, err := a.run()
 	if errors.Is(context.Cause(r.Context()), errCut) {
@@ -131,6 +132,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		return res, f.meterUpgrade(r, res)
 	}
+	a.awaitSent()
 	f.visit.Answer()
 	res.Body = stream.NewMeter(res.Body, f.bump, func() {})
 	return res, nil
