@@ -112,12 +112,12 @@ func (s wakeStore) Wake(ctx context.Context, next session.Record) (wake.Op, erro
 
 // woken is RESUMING → RUNNING: a resume is activity, and whoever resumed it is
 // present in the same Txn.
-func (e *Engine) woken(ctx context.Context, next session.Record) error {
-	_, entered, err := e.store.Woken(ctx, next, "wake")
+func (e *Engine) woken(ctx context.Context, next session.Record) (session.Record, error) {
+	stored, entered, err := e.store.Woken(ctx, next, "wake")
 	if err == nil {
 		e.visits.Entered(next.SandboxID, presenceOf(entered), "wake")
 	}
-	return err
+	return stored, err
 }
 
 // pauseStore is pauser.Store.
@@ -152,9 +152,8 @@ func (s pauseStore) Drain(ctx context.Context, next session.Record) (pauser.Op, 
 }
 
 // settled is PAUSING → RUNNING: the session's idle time starts anew.
-func (e *Engine) settled(ctx context.Context, next session.Record) error {
-	_, err := e.store.Settle(ctx, next)
-	return err
+func (e *Engine) settled(ctx context.Context, next session.Record) (session.Record, error) {
+	return e.store.Settle(ctx, next)
 }
 
 func (s pauseStore) Remove(ctx context.Context, snap *session.Snapshot) error {
@@ -203,14 +202,16 @@ func (f fence) Valid() bool {
 // op is wake.Op and pauser.Op: the one goroutine that has it owns the op.
 type op struct {
 	fence
-	own     session.Record                              // as it was written last
-	running func(context.Context, session.Record) error // how a RUNNING end is written
+	own     session.Record // as it was written last
+	running writeEnd       // how a RUNNING end is written
 }
+
+type writeEnd func(context.Context, session.Record) (session.Record, error)
 
 // begin writes the begin of an op. Without a lease there is no right to work
 // under, so nothing is written. An op that comes with an error may have begun:
 // its first End fails by its compare if, and only if, it has.
-func (e *Engine) begin(next session.Record, running func(context.Context, session.Record) error, write func() (session.Record, error)) (*op, error) {
+func (e *Engine) begin(next session.Record, running writeEnd, write func() (session.Record, error)) (*op, error) {
 	o := &op{fence: e.newFence(next), own: next, running: running}
 	if !o.Valid() {
 		return nil, fmt.Errorf("beginning a %s of sandbox %q: %w", next.Op.Kind, next.SandboxID, store.ErrNoLease)
@@ -255,10 +256,14 @@ func (o *op) End(ctx context.Context, step func(session.Record) (session.Record,
 		if err != nil {
 			return err
 		}
+		write := o.e.store.Transition
 		if next.State == session.Running {
-			return o.running(ctx, next)
+			write = o.running
 		}
-		_, err = o.e.store.Transition(ctx, next)
+		stored, err := write(ctx, next)
+		if err == nil {
+			_ = o.e.seen(ctx, stored) // a view that is late changes nothing of what was written
+		}
 		return err
 	})
 }
