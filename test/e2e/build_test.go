@@ -11,7 +11,7 @@ import (
 )
 
 // repository is the root of the checkout, and the others what TestMain has built.
-var repository, sandmanBinary, sandboxdBinary, appBinary string
+var repository, sandmanBinary, sandboxdBinary, appBinary, etcdBinary string
 
 func TestMain(m *testing.M) {
 	code, err := buildAndRun(m)
@@ -34,6 +34,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	sandmanBinary = filepath.Join(bin, "sandman")
 	sandboxdBinary = filepath.Join(bin, "sandboxd")
 	appBinary = filepath.Join(bin, "app")
+	etcdBinary = filepath.Join(bin, "etcd")
 	if err := build(bin); err != nil {
 		return 1, err
 	}
@@ -47,7 +48,7 @@ func build(bin string) error {
 	if os.Getenv("SANDMAN_E2E_RACE") != "" {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/sandman", "./cmd/sandboxd", "./test/e2e/app")...)
+	cmd := exec.Command("go", append(args, "./cmd/sandman", "./cmd/sandboxd", "./test/e2e/app", "./test/e2e/etcd")...)
 	cmd.Dir = repository
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building what the tests drive: %w\n%s", err, out)

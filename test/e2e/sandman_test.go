@@ -25,6 +25,7 @@ type options struct {
 	host string        // SANDMAN_HOST
 	data string        // SANDMAN_DATA, to start again on what another one left
 
+	etcd      string // SANDMAN_ETCD
 	failpoint string // the mark at which it dies, see internal/failpoint
 
 	caddyfile *strings.Replacer // what is another in the repository's Caddyfile
@@ -104,6 +105,9 @@ func (s *sandman) environment(o options) map[string]string {
 	}
 	if o.host != "" {
 		env["SANDMAN_HOST"] = o.host
+	}
+	if o.etcd != "" {
+		env["SANDMAN_ETCD"] = o.etcd
 	}
 	if o.failpoint != "" {
 		env["SANDMAN_FAILPOINT"] = o.failpoint
