@@ -33,7 +33,7 @@ const (
 	// burst and pace bound how fast output is sent: a page draws more slowly than
 	// a program prints, and could not say so without using the sandbox.
 	burst = 64 << 10
-	pace  = 16 * time.Millisecond
+	pace  = 8 * time.Millisecond
 	// maxInput is the largest message of a page.
 	maxInput = 256 << 10
 	// sendTimeout ends a connection that takes nothing.
@@ -75,7 +75,7 @@ func (e *editor) attach(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it was answered
 	}
-	defer conn.CloseNow()
+	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(maxInput)
 	a := &attachment{editor: e, conn: conn, page: page, size: sizeOf(number(q.Get("cols")), number(q.Get("rows")))}
 	since, _ := strconv.ParseInt(q.Get("since"), 10, 64) // 0: all that is kept

@@ -13,7 +13,7 @@ import (
 
 const (
 	// keptOutput is how much of the terminal's output a page that comes back
-	// gets again.
+	// gets again; it may be up to twice as much.
 	keptOutput = 256 << 10
 	// maxBehind is how far a page may be behind before the programs in the
 	// terminal have to wait for it, as they would for any terminal.
@@ -117,12 +117,13 @@ func (s *shell) pump(tty *os.File, cmd *exec.Cmd) {
 // of an escape sequence would be shown as garbage. s.mu must be held.
 func (s *shell) unsyncedAppend(b []byte) {
 	s.out = append(s.out, b...)
-	if over := len(s.out) - keptOutput; over > 0 {
+	if len(s.out) >= 2*keptOutput { // seldom, because it copies all that is kept
+		over := len(s.out) - keptOutput
 		if i := slices.Index(s.out[over:], '\n'); i >= 0 {
 			over += i + 1
 		}
 		s.from += int64(over)
-		s.out = append(s.out[:0:0], s.out[over:]...)
+		s.out = append(s.out[:0], s.out[over:]...)
 	}
 	s.unsyncedNotify()
 }

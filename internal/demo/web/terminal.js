@@ -9,7 +9,9 @@ const slowAfter = 500         // an unanswered key shows that the sandbox is wak
 const deadAfter = 35_000      // longer than a proxy holds: a new connection is tried
 const recentUse = 30_000      // a connection that breaks in use is made again at once
 const settleAfter = 500       // output that is quiet for so long is at its end, maybe
-const maxTries = 8
+const maxTries = 8            // of a page that only wants to be connected
+const maxTriesWithKeys = 60   // of one whose keys wait, a quarter of an hour
+const longestRetry = 15_000
 const maxChunk = 16_384
 
 const themes = {
@@ -58,6 +60,7 @@ export class TerminalPanel {
 
   connect() {
     clearTimeout(this.retry)
+    this.retry = null
     this.socket?.close()
     this.fit()
     const url = new URL('/api/terminal', location.href)
@@ -78,10 +81,10 @@ export class TerminalPanel {
     this.ready = false
     clearTimeout(this.slow)
     clearTimeout(this.dead)
-    const inUse = this.waiting.length > 0 || Date.now() - this.lastKey < recentUse || !this.wasConnected
-    if (inUse && this.tries < maxTries) {
-      say($('link'), 'Connecting…', 'busy')
-      this.retry = setTimeout(() => this.connect(), Math.min(8000, 250 * 2 ** this.tries++))
+    const inUse = Date.now() - this.lastKey < recentUse || !this.wasConnected
+    if (this.tries < (this.waiting.length ? maxTriesWithKeys : inUse ? maxTries : 0)) {
+      say($('link'), this.waiting.length ? 'Connecting, your keys are kept…' : 'Connecting…', 'busy')
+      this.retry = setTimeout(() => this.connect(), Math.min(longestRetry, 250 * 2 ** this.tries++))
       return
     }
     // nobody is here: it would only wake the sandbox, or keep it awake
@@ -169,8 +172,8 @@ export class TerminalPanel {
       if (this.ready) this.send(i)
       at = end
     }
-    if (!this.socket) this.connect()
-    else this.watchWaiting()
+    if (this.socket) this.watchWaiting()
+    else if (!this.retry) this.connect()
   }
 
   send(m) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(m)) }
