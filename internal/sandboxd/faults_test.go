@@ -26,8 +26,7 @@ func TestParseFaults(t *testing.T) {
 
 // status is the HTTP status of an error of the API, 0 for none.
 func status(err error) int {
-	var e *e2b.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*e2b.Error](err); ok {
 		return e.Status
 	}
 	return 0

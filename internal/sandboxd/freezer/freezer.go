@@ -13,7 +13,6 @@ package freezer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -128,5 +127,3 @@ func Open(r Ref) (Group, error) {
 		return nil, fmt.Errorf("unknown kind of freezer %q", r.Kind)
 	}
 }
-
-var errNoCgroup = errors.New("no cgroup freezer on this machine")

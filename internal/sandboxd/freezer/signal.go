@@ -32,8 +32,7 @@ func (g *signalGroup) Ref() Ref {
 func (g *signalGroup) Freeze(ctx context.Context) error {
 	stopped, held, err := g.stopAll(ctx)
 	if err != nil {
-		g.continueAll(stopped)
-		return fmt.Errorf("stopping process %d and its descendants: %w", g.root, err)
+		return errors.Join(fmt.Errorf("stopping process %d and its descendants: %w", g.root, err), g.continueAll(stopped))
 	}
 	g.held = held
 	return nil

@@ -131,5 +131,5 @@ func memTotal() uint64 {
 	if unix.Sysinfo(&si) != nil {
 		return 0
 	}
-	return uint64(si.Totalram) * uint64(si.Unit)
+	return uint64(si.Totalram) * uint64(si.Unit) //nolint:unconvert // 32 bits wide on some architectures
 }

@@ -1,6 +1,7 @@
 package proctree
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"slices"
@@ -65,7 +66,7 @@ func TestGet_knowsTheLivingFromTheDead(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Get(pid); err != ErrGone || Alive(pid, p.Identity) {
+	if _, err := Get(pid); !errors.Is(err, ErrGone) || Alive(pid, p.Identity) {
 		t.Errorf("after its end: %v", err)
 	}
 }
