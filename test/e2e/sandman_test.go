@@ -25,6 +25,8 @@ type options struct {
 	host string        // SANDMAN_HOST
 	data string        // SANDMAN_DATA, to start again on what another one left
 
+	demo bool // SANDMAN_DEMO
+
 	etcd      string // SANDMAN_ETCD
 	failpoint string // the mark at which it dies, see internal/failpoint
 
@@ -105,6 +107,9 @@ func (s *sandman) environment(o options) map[string]string {
 	}
 	if o.host != "" {
 		env["SANDMAN_HOST"] = o.host
+	}
+	if o.demo {
+		env["SANDMAN_DEMO"] = "1"
 	}
 	if o.etcd != "" {
 		env["SANDMAN_ETCD"] = o.etcd
