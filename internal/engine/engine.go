@@ -85,8 +85,10 @@ type Engine struct {
 	retire  context.CancelFunc // ends the leading
 	stop    context.CancelFunc // ends all
 	stopped chan struct{}
-	rescues sync.WaitGroup // see pausedByOthers
 	ending  context.Context
+
+	rescuing sync.Mutex // held to begin a rescue, and to begin the end
+	rescues  sync.WaitGroup
 }
 
 // New gives an Engine on an etcd client, which stays the caller's to close,
@@ -170,6 +172,8 @@ func (e *Engine) run(leading context.Context) {
 		e.log.Error("leading failed", zap.Error(err))
 	}
 	<-e.ending.Done()
+	e.rescuing.Lock() // none begins from here on: see pausedByOthers
+	e.rescuing.Unlock()
 	e.rescues.Wait()
 	e.waker.Wait()
 	e.pauser.Wait()
@@ -245,7 +249,12 @@ func (e *Engine) lost(ctx context.Context, id string) {
 // ours while something is in flight, the sandbox is woken for it.
 func (e *Engine) pausedByOthers(id string) {
 	s := e.get(id)
-	if requests, _ := e.visits.InUse(id); requests == 0 || s == nil || s.State != session.Running || e.ending.Err() != nil {
+	if requests, _ := e.visits.InUse(id); requests == 0 || s == nil || s.State != session.Running {
+		return
+	}
+	e.rescuing.Lock()
+	defer e.rescuing.Unlock()
+	if e.ending.Err() != nil {
 		return
 	}
 	e.rescues.Go(func() {
