@@ -98,7 +98,7 @@ func (c *Client) List(ctx context.Context) ([]ListedSandbox, error) {
 	var all []ListedSandbox
 	seen, tokens := map[string]bool{}, map[string]bool{"": true}
 	for token := ""; ; {
-		page, next, err := c.listPage(ctx, token)
+		page, next, err := c.listPage(ctx, token, listLimit)
 		if err != nil {
 			return nil, fmt.Errorf("listing sandboxes: %w", err)
 		}
@@ -120,8 +120,23 @@ func (c *Client) List(ctx context.Context) ([]ListedSandbox, error) {
 	}
 }
 
-func (c *Client) listPage(ctx context.Context, token string) (page []ListedSandbox, next string, err error) {
-	q := "?state=running,paused&limit=" + listLimit
+// Ping tells whether the API is there and takes the key: by the smallest list
+// that it gives.
+func (c *Client) Ping(ctx context.Context) error {
+	if _, _, err := c.listPage(ctx, "", "1"); err != nil {
+		return fmt.Errorf("looking whether the host answers: %w", err)
+	}
+	return nil
+}
+
+// pageTimeout bounds one page. The whole list has no bound of its own: 100,000
+// sandboxes are a thousand pages.
+const pageTimeout = 30 * time.Second
+
+func (c *Client) listPage(ctx context.Context, token, limit string) (page []ListedSandbox, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	q := "?state=running,paused&limit=" + limit
 	if token != "" {
 		q += "&nextToken=" + url.QueryEscape(token)
 	}

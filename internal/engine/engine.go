@@ -55,6 +55,9 @@ func (c Config) withDefaults() Config {
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = store.DefaultLeaseTTL
 	}
+	if c.CheckEvery == 0 {
+		c.CheckEvery = pauser.DefaultCheckEvery
+	}
 	if c.OwnerKey == "" {
 		c.OwnerKey = "userId"
 	}
@@ -105,7 +108,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
-	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey}
+	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger)}
 	e.visits = activity.New(visitStore{e}, activity.Config{
 		Resolution: cfg.ActivityResolution, Idle: e.idle, Linger: func(id string) time.Duration { return session.Linger(e.idle(id)) },
 		Lost: e.lost, Logger: cfg.Logger.Named("activity"),
@@ -165,13 +168,15 @@ func (e *Engine) Start() {
 func (e *Engine) run(leading context.Context) {
 	visits, endVisits := context.WithCancel(context.Background())
 	base, endBase := context.WithCancel(context.Background())
-	var visiting, storing sync.WaitGroup
+	var visiting, storing, probing sync.WaitGroup
+	probing.Go(func() { e.hosts.probe(e.ending, e.cfg.CheckEvery) })
 	storing.Go(func() { _ = e.store.Run(base) })
 	visiting.Go(func() { e.visits.Run(visits) })
 	if err := e.store.Lead(leading, e.lead); err != nil {
 		e.log.Error("leading failed", zap.Error(err))
 	}
 	<-e.ending.Done()
+	probing.Wait()
 	e.rescuing.Lock() // none begins from here on: see pausedByOthers
 	e.rescuing.Unlock()
 	e.rescues.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
@@ -50,6 +51,7 @@ var (
 type hosts struct {
 	list                 []Host
 	ownerKey, projectKey string
+	health               *health
 }
 
 func (h hosts) of(rec session.Record) (Host, error) {
@@ -76,7 +78,7 @@ func (h hosts) record(host string, s e2b.ListedSandbox, reason string) session.R
 func (h hosts) find(ctx context.Context, id string) (session.Record, error) {
 	var failed error
 	for _, host := range h.list {
-		got, err := host.API().Get(ctx, id)
+		got, err := h.get(ctx, host, id)
 		switch {
 		case err == nil:
 			return h.record(host.Name(), got.ListedSandbox, "known at host "+host.Name()), nil
@@ -90,12 +92,18 @@ func (h hosts) find(ctx context.Context, id string) (session.Record, error) {
 	return session.Record{}, ErrGone
 }
 
+func (h hosts) get(ctx context.Context, host Host, id string) (e2b.SandboxDetail, error) {
+	got, err := host.API().Get(ctx, id)
+	h.health.note(host.Name(), err)
+	return got, err
+}
+
 func (h hosts) state(ctx context.Context, rec session.Record) (session.State, error) {
 	host, err := h.of(rec)
 	if err != nil {
 		return "", err
 	}
-	got, err := host.API().Get(ctx, rec.SandboxID)
+	got, err := h.get(ctx, host, rec.SandboxID)
 	switch {
 	case e2b.IsNotFound(err):
 		return "", ErrGone
@@ -116,6 +124,7 @@ func (h wakeHost) Connect(ctx context.Context, rec session.Record, timeout time.
 		return &wake.PermanentError{Err: err}
 	}
 	_, _, err = host.API().Connect(ctx, rec.SandboxID, timeout)
+	h.health.note(host.Name(), err)
 	var answer *e2b.Error
 	switch {
 	case e2b.IsNotFound(err):
@@ -143,6 +152,7 @@ func (h pauseHost) Pause(ctx context.Context, rec session.Record) error {
 		return err
 	}
 	err = host.API().Pause(ctx, rec.SandboxID)
+	h.health.note(host.Name(), err)
 	if e2b.IsNotFound(err) {
 		return pauser.ErrGone
 	}
@@ -162,7 +172,7 @@ func (h pauseHost) Remaining(ctx context.Context, rec session.Record) (time.Dura
 	if err != nil {
 		return 0, err
 	}
-	got, err := host.API().Get(ctx, rec.SandboxID)
+	got, err := h.get(ctx, host, rec.SandboxID)
 	switch {
 	case e2b.IsNotFound(err):
 		return 0, pauser.ErrGone
@@ -180,21 +190,34 @@ func (h pauseHost) Extend(ctx context.Context, rec session.Record, d time.Durati
 		return err
 	}
 	err = host.API().SetTimeout(ctx, rec.SandboxID, d)
+	h.health.note(host.Name(), err)
 	if e2b.IsNotFound(err) || e2b.IsConflict(err) { // it does not run any more
 		return pauser.ErrGone
 	}
 	return err
 }
 
+// Lists asks all hosts at the same time: one that hangs is not the others' fault.
 func (h pauseHost) Lists(ctx context.Context) map[string]pauser.List {
-	lists := make(map[string]pauser.List, len(h.list))
-	for _, host := range h.list {
-		listed, err := host.API().List(ctx)
-		l := pauser.List{Err: err, Sandboxes: make(map[string]session.Record, len(listed))}
-		for _, s := range listed {
-			l.Sandboxes[s.SandboxID] = h.record(host.Name(), s, "known at host "+host.Name())
-		}
-		lists[host.Name()] = l
+	lists := make([]pauser.List, len(h.list))
+	var asking sync.WaitGroup
+	for i, host := range h.list {
+		asking.Go(func() { lists[i] = h.listOf(ctx, host) })
 	}
-	return lists
+	asking.Wait()
+	byName := make(map[string]pauser.List, len(h.list))
+	for i, host := range h.list {
+		byName[host.Name()] = lists[i]
+	}
+	return byName
+}
+
+func (h pauseHost) listOf(ctx context.Context, host Host) pauser.List {
+	listed, err := host.API().List(ctx)
+	h.health.note(host.Name(), err)
+	l := pauser.List{Err: err, Sandboxes: make(map[string]session.Record, len(listed))}
+	for _, s := range listed {
+		l.Sandboxes[s.SandboxID] = h.record(host.Name(), s, "known at host "+host.Name())
+	}
+	return l
 }

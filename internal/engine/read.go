@@ -154,9 +154,8 @@ func (e *Engine) Status(ctx context.Context) api.Status {
 	for _, sb := range all {
 		s.Sandboxes[sb.State]++
 	}
-	failed := e.pauser.LastSweep().Errors
 	for _, h := range e.cfg.Hosts {
-		s.Hosts = append(s.Hosts, hostHealth(h, failed))
+		s.Hosts = append(s.Hosts, e.hostHealth(h))
 	}
 	return s
 }
@@ -174,9 +173,14 @@ func (e *Engine) leader(ctx context.Context) string {
 	return node
 }
 
-func hostHealth(h Host, failed map[string]string) api.HostHealth {
+// hostHealth is what a host last answered to this process, and, where it leads,
+// what came of its last comparison with the records.
+func (e *Engine) hostHealth(h Host) api.HostHealth {
 	health := api.HostHealth{Name: h.Name(), Freezer: h.Freezer()}
-	health.OK = failed[h.Name()] == ""
-	health.Error = failed[h.Name()]
+	health.Error = e.hosts.health.last(h.Name()).failure
+	if health.Error == "" && e.leading.Load() {
+		health.Error = e.pauser.LastSweep().Errors[h.Name()]
+	}
+	health.OK = health.Error == ""
 	return health
 }

@@ -81,7 +81,7 @@ func (l *leader) run(ctx context.Context) {
 				l.ahead.checks.set(look.id, look.at)
 			}
 		case <-l.swept:
-			l.swept = nil
+			l.noteSweep(time.Now())
 		case <-timer.C:
 		case now := <-every.C:
 			l.settleAbandoned(ctx)
@@ -122,12 +122,13 @@ func (l *leader) schedule(id string, after time.Duration) {
 }
 
 // retryAt is when a pause may be tried again after one that failed. Only the
-// span is believed of what another node wrote: its clock may be wrong.
+// span is believed of what another node wrote: its clock may be wrong. A record
+// that somebody else has made must not keep it from sleeping for ever.
 func retryAt(s *session.Snapshot) time.Time {
 	if s.LastError == nil || s.LastError.Op != session.OpPause {
 		return time.Time{}
 	}
-	return s.Seen.Add(s.LastError.RetryAt.Sub(s.LastError.At))
+	return s.Seen.Add(min(maxBackoff, s.LastError.RetryAt.Sub(s.LastError.At)))
 }
 
 func later(a, b time.Time) time.Time {
@@ -281,6 +282,20 @@ func (l *leader) maybeSweep(ctx context.Context, now time.Time) {
 	l.swept = swept
 	if !l.spawn(func() { defer close(swept); l.Sweep(ctx) }) {
 		close(swept)
+	}
+}
+
+// sweepRetry is how soon hosts are compared again after one of them could not
+// be.
+const sweepRetry = 15 * time.Second
+
+// noteSweep ends the sweep that was under way.
+func (l *leader) noteSweep(now time.Time) {
+	l.swept = nil
+	if len(l.LastSweep().Errors) > 0 {
+		if again := now.Add(sweepRetry); again.Before(l.nextSweep) {
+			l.nextSweep = again
+		}
 	}
 }
 

@@ -32,6 +32,9 @@ func (p *Pauser) LastSweep() Sweep {
 	return p.sweep
 }
 
+// listWithin bounds the hosts' lists, which may have thousands of pages.
+const listWithin = 10 * time.Minute
+
 // Sweep compares every record with its host's list: read the record, then ask,
 // then write if the record is still that. Missing data is neither idleness nor
 // death: what is absent from the list is asked for by ID, and where too much
@@ -42,7 +45,7 @@ func (p *Pauser) Sweep(ctx context.Context) Sweep {
 	for _, s := range p.store.All() {
 		before[s.Host] = append(before[s.Host], s)
 	}
-	ask, cancel := context.WithTimeout(ctx, p.cfg.CallTimeout)
+	ask, cancel := context.WithTimeout(ctx, listWithin)
 	lists := p.host.Lists(ask)
 	cancel()
 	for host, list := range lists {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -12,7 +13,13 @@ import (
 // breakers keep one circuit breaker per host, so that a host that is down is
 // not asked by every visitor.
 type breakers struct {
-	byHost sync.Map // name -> *gobreaker.CircuitBreaker[struct{}]
+	byHost sync.Map // name -> *breaker
+}
+
+// breaker remembers why it opened: "open" alone would help nobody.
+type breaker struct {
+	*gobreaker.CircuitBreaker[struct{}]
+	failed atomic.Pointer[error] // the last failure
 }
 
 const (
@@ -30,26 +37,37 @@ func (e *PermanentError) Unwrap() error { return e.Err }
 func (b *breakers) do(host string, call func() error) error {
 	v, ok := b.byHost.Load(host)
 	if !ok {
-		v, _ = b.byHost.LoadOrStore(host, newBreaker(host))
+		v, _ = b.byHost.LoadOrStore(host, &breaker{CircuitBreaker: newBreaker(host)})
 	}
-	_, err := v.(*gobreaker.CircuitBreaker[struct{}]).Execute(func() (struct{}, error) {
-		return struct{}{}, call()
+	br := v.(*breaker)
+	_, err := br.Execute(func() (struct{}, error) {
+		err := call()
+		if !isAnswer(err) {
+			br.failed.Store(&err)
+		}
+		return struct{}{}, err
 	})
-	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
-		return fmt.Errorf("host %q does not answer: %w", host, err)
+	if !errors.Is(err, gobreaker.ErrOpenState) && !errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return err
 	}
-	return err
+	if failed := br.failed.Load(); failed != nil {
+		return fmt.Errorf("host %q is not asked for a moment, because it fails: %w", host, *failed)
+	}
+	return fmt.Errorf("host %q is not asked for a moment: %w", host, err)
+}
+
+// isAnswer tells that a host has answered as one does, be that a refusal.
+func isAnswer(err error) bool {
+	var permanent *PermanentError
+	return err == nil || errors.Is(err, ErrGone) || errors.As(err, &permanent)
 }
 
 func newBreaker(host string) *gobreaker.CircuitBreaker[struct{}] {
 	return gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
-		Name:        host,
-		MaxRequests: 5,
-		Timeout:     breakerOpen,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
-		IsSuccessful: func(err error) bool {
-			var permanent *PermanentError
-			return err == nil || errors.Is(err, ErrGone) || errors.As(err, &permanent)
-		},
+		Name:         host,
+		MaxRequests:  5,
+		Timeout:      breakerOpen,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
+		IsSuccessful: isAnswer,
 	})
 }

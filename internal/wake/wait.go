@@ -89,6 +89,9 @@ func (w *wait) notYet(s *session.Snapshot) error {
 			e.Cause = errors.New(s.LastError.Message)
 		}
 	}
+	if e.Cause == nil {
+		e.Cause = errHeld
+	}
 	return e
 }
 
@@ -193,12 +196,13 @@ func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
 }
 
 // backingOff tells how long no resume is tried, after one that failed. Only the
-// span is believed of what another node wrote: its clock may be wrong.
+// span is believed of what another node wrote: its clock may be wrong. A record
+// that somebody else has made must not keep it from waking for ever.
 func backingOff(s *session.Snapshot) time.Duration {
 	if s.State != session.Paused || s.LastError == nil || s.LastError.Op != session.OpResume {
 		return 0
 	}
-	return time.Until(s.Seen.Add(s.LastError.RetryAt.Sub(s.LastError.At)))
+	return time.Until(s.Seen.Add(min(maxBackoff, s.LastError.RetryAt.Sub(s.LastError.At))))
 }
 
 // errHeld says that the caller's hold ended before what it waited for.
