@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/e2b"
 )
 
 func init() {
@@ -123,9 +124,11 @@ func (l *lateHandler) provision(ctx caddy.Context, build func(*App, *runningEngi
 }
 
 func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if _, err := l.app.engine(r.Context()); err != nil {
-		return err
+	e, err := l.app.use(r.Context())
+	if err != nil {
+		return refuse(w, r, e2b.Target{}, err)
 	}
+	defer e.uses.end()
 	h, err := l.once()
 	if err != nil {
 		l.app.logger.Error("setting up a handler", zap.Error(err))

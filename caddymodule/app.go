@@ -90,6 +90,7 @@ type App struct {
 	poolKey  string        // identity, while the engine is in use
 	started  chan struct{} // closed once running is set
 	demo     bool          // the demo sandbox is in our care
+	ctx      caddy.Context // for other apps, and events
 	logger   *zap.Logger
 }
 
@@ -130,6 +131,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 		a.tokens = append(a.tokens, token)
+	}
+	if err := a.watchStopping(ctx); err != nil {
+		return err
 	}
 	return a.provisionDemo(ctx)
 }
@@ -202,8 +206,8 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop gives the engine up. Where it was the last to use it, leadership is
-// resigned and presence taken back.
+// Stop gives the engine up. Where no other configuration uses it, leadership is
+// resigned, and the engine ends with what it still serves.
 func (a *App) Stop() error {
 	if a.poolKey == "" {
 		return nil
@@ -215,16 +219,22 @@ func (a *App) Stop() error {
 	return err
 }
 
-// engine gives the engine, once the app has started: the http app may serve
-// before that.
-func (a *App) engine(ctx context.Context) (*runningEngine, error) {
+// use gives the engine, once the app has started: the http app may serve before
+// that. The engine goes on until its uses have ended, which must follow.
+func (a *App) use(ctx context.Context) (*runningEngine, error) {
 	select {
 	case <-a.started:
-		return a.running, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if !a.running.uses.begin() {
+		return nil, errReplaced
+	}
+	return a.running, nil
 }
+
+// errReplaced: a request came long after its configuration was replaced.
+var errReplaced = errors.New("the connection is from before the configuration was changed; send the request again on a new one")
 
 // appOf gives the app that a module belongs to.
 func appOf(ctx caddy.Context) (*App, error) {

@@ -149,7 +149,7 @@ func (a *attempts) classify(res *http.Response) (*http.Response, error) {
 func (a *attempts) wake(rev int64) error {
 	cause := a.cause
 	cause.Suspect = rev
-	return a.engine.Ensure(a.request.Context(), a.target.SandboxID, a.visit, cause)
+	return a.ensure(a.request.Context(), cause)
 }
 
 // portRetry is how often a port is tried that nobody listens on yet.

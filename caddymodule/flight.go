@@ -37,7 +37,7 @@ const flightVar = "sandman.flight"
 func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer f.visit.End()
 	began := time.Now()
-	if err := f.engine.Ensure(r.Context(), f.target.SandboxID, f.visit, f.cause); err != nil {
+	if err := f.ensure(r.Context(), f.cause); err != nil {
 		return refuse(w, r, f.target, err)
 	}
 	f.log(r, time.Since(began))
@@ -54,6 +54,25 @@ func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	caddyhttp.SetVar(ctx, flightVar, f)
 	return next.ServeHTTP(w, r.WithContext(ctx))
 }
+
+// ensure holds the request until its sandbox runs, but not beyond the end of
+// the process.
+func (f *flight) ensure(ctx context.Context, cause wake.Cause) error {
+	if cause.Suspect == 0 && f.visit.Try() {
+		return nil
+	}
+	held, release := context.WithCancel(ctx)
+	defer release()
+	defer context.AfterFunc(open.leaving, release)()
+	err := f.engine.Ensure(held, f.target.SandboxID, f.visit, cause)
+	if err != nil && ctx.Err() == nil && held.Err() != nil {
+		return errExiting
+	}
+	return err
+}
+
+// errExiting ends what is held when the process ends.
+var errExiting = errors.New("the proxy is shutting down, and the sandbox is not awake yet; send the request again")
 
 // errCut ends the requests of a sandbox whose pause was forced.
 var errCut = errors.New("the sandbox is being paused by hand, and requests to it are ended; it wakes when this one is sent again")
@@ -109,11 +128,15 @@ func (f *flight) meterUpgrade(r *http.Request, res *http.Response) error {
 		kind = "websocket"
 	}
 	f.visit.Stream(kind)
-	res.Body = stream.NewBody(r.Context(), conn, stream.Options{
+	var body *stream.Body
+	body = stream.NewBody(r.Context(), conn, stream.Options{
 		WebSocket:     websocket,
 		Count:         f.recount,
 		OnUpstreamEnd: f.upstreamEnded,
+		Done:          func() { f.engine.streams.remove(body) },
 	})
+	f.engine.streams.add(body)
+	res.Body = body
 	return nil
 }
 
@@ -132,5 +155,5 @@ func (f *flight) recount(ctx context.Context) error {
 	if f.visit.Bump() {
 		return nil
 	}
-	return f.engine.Ensure(ctx, f.target.SandboxID, f.visit, wake.Cause{Reason: "message on an open stream", Kind: "stream"})
+	return f.ensure(ctx, wake.Cause{Reason: "message on an open stream", Kind: "stream"})
 }

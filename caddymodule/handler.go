@@ -68,10 +68,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if strings.HasPrefix(r.URL.Path, wellKnown) {
 		return refuse(w, r, target, errWellKnown)
 	}
-	e, err := h.app.engine(r.Context())
+	e, err := h.app.use(r.Context())
 	if err != nil {
-		return err
+		return refuse(w, r, target, err)
 	}
+	defer e.uses.end()
 	if !e.Admit(w, r, target) {
 		return nil
 	}

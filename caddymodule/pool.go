@@ -1,10 +1,13 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sandman-proxy/sandman/internal/engine"
+	"github.com/sandman-proxy/sandman/internal/pauser"
 	"github.com/sandman-proxy/sandman/internal/store"
 )
 
@@ -27,6 +31,9 @@ var (
 type openStore struct {
 	client   *store.Client
 	embedded *store.Embedded
+
+	mu      sync.Mutex       // guards the following field
+	engines []*runningEngine // that configurations use, the newest last
 }
 
 func newOpenStore(e *Etcd, logger *zap.Logger) (*openStore, error) {
@@ -57,13 +64,50 @@ func (s *openStore) Destruct() error {
 	return s.client.Close()
 }
 
+// agree makes the newest configuration's idle timeout that of all engines on
+// the store: of retired ones too, whose streams would else keep sandboxes awake
+// by the timeout that they were opened under.
+func (s *openStore) agree() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.engines) == 0 {
+		return
+	}
+	idle := s.engines[len(s.engines)-1].idle
+	for r := range open.all() {
+		if r.store == s {
+			r.SetIdleTimeout(idle)
+		}
+	}
+}
+
+func (s *openStore) add(r *runningEngine) {
+	s.mu.Lock()
+	s.engines = append(s.engines, r)
+	s.mu.Unlock()
+	s.agree()
+}
+
+func (s *openStore) drop(r *runningEngine) {
+	s.mu.Lock()
+	s.engines = slices.DeleteFunc(s.engines, func(other *runningEngine) bool { return other == r })
+	s.mu.Unlock()
+	s.agree()
+}
+
 // runningEngine is an engine with what it works on: its hosts, and its part of
-// a store.
+// a store. It is closed when no configuration uses it, and nothing that came
+// under one is being served any more.
 type runningEngine struct {
 	*engine.Engine
+	uses     *uses
+	streams  streams
+	idle     time.Duration // as configured
 	hosts    []openHost
+	store    *openStore
 	storeKey string
 	logger   *zap.Logger
+	closing  func() error // once
 }
 
 func newRunningEngine(a *App) (*runningEngine, error) {
@@ -74,14 +118,17 @@ func newRunningEngine(a *App) (*runningEngine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the session store: %w", err)
 	}
-	r := &runningEngine{storeKey: key, logger: a.logger}
-	if err := r.start(a, s.(*openStore).client); err != nil {
+	r := &runningEngine{store: s.(*openStore), storeKey: key, logger: a.logger, uses: newUses()}
+	if err := r.start(a); err != nil {
 		return nil, errors.Join(err, r.release())
 	}
+	r.closing = sync.OnceValue(r.close)
+	open.add(r)
+	r.store.add(r)
 	return r, nil
 }
 
-func (r *runningEngine) start(a *App, client *store.Client) error {
+func (r *runningEngine) start(a *App) error {
 	var hosts []engine.Host
 	for _, m := range a.hosts {
 		h, err := m.Open(a.Data, a.logger)
@@ -91,9 +138,10 @@ func (r *runningEngine) start(a *App, client *store.Client) error {
 		r.hosts = append(r.hosts, h)
 		hosts = append(hosts, h.Host)
 	}
-	e, err := engine.New(client, engine.Config{
+	r.idle = cmp.Or(time.Duration(a.IdleTimeout), pauser.DefaultIdleTimeout)
+	e, err := engine.New(r.store.client, engine.Config{
 		Prefix: a.Etcd.Prefix, Version: version(), Exclusive: a.Etcd.Embedded,
-		IdleTimeout: time.Duration(a.IdleTimeout), CheckEvery: time.Duration(a.CheckEvery),
+		IdleTimeout: r.idle, CheckEvery: time.Duration(a.CheckEvery),
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
 		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,
@@ -107,30 +155,33 @@ func (r *runningEngine) start(a *App, client *store.Client) error {
 	return nil
 }
 
-// exitWait is how long an exit waits for requests that are being answered. A
-// server in front of it waits for its own grace period.
-const exitWait = 10 * time.Second
+// stragglers is how long after a reload requests may still come under the old
+// configuration: on connections that were open and had sent nothing yet, to
+// which Go's server gives 5 s.
+const stragglers = 6 * time.Second
 
-// Destruct implements caddy.Destructor. On a reload the requests that the old
-// configuration still serves keep the engine; on exit they have exitWait.
+// Destruct implements caddy.Destructor: the leadership goes to another engine,
+// and this one ends with the last that it serves. At the end of the process the
+// servers have their grace period first: see leave and exit.
 func (r *runningEngine) Destruct() error {
-	if caddy.Exiting() {
-		ctx, cancel := context.WithTimeout(context.Background(), exitWait)
-		defer cancel()
-		_ = r.Drained(ctx)
-		return r.close()
-	}
+	r.store.drop(r)
 	r.Retire()
+	if caddy.Exiting() {
+		return nil
+	}
 	go func() {
-		_ = r.Drained(context.Background())
-		if err := r.close(); err != nil {
+		time.Sleep(stragglers)
+		r.uses.close()
+		if err := r.closing(); err != nil {
 			r.logger.Error("closing a former configuration", zap.Error(err))
 		}
 	}()
 	return nil
 }
 
+// close must be called through closing.
 func (r *runningEngine) close() error {
+	defer open.remove(r)
 	r.Engine.Close()
 	return r.release()
 }

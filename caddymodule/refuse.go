@@ -49,6 +49,9 @@ func problemOf(t e2b.Target, err error) problem {
 	case errors.As(err, &notYet):
 		p.Title, p.Status, p.Code, p.State = "Sandbox is not awake yet", http.StatusServiceUnavailable, "not-awake", notYet.State
 		p.retryAfter = notYet.RetryAfter
+	case errors.Is(err, errReplaced), errors.Is(err, errExiting), errors.Is(err, wake.ErrShuttingDown):
+		p.Title, p.Status, p.Code = "Proxy is going away", http.StatusServiceUnavailable, "shutting-down"
+		p.retryAfter = time.Second
 	case errors.Is(err, errCut):
 		p.Title, p.Status, p.Code = "Sandbox is being paused", http.StatusServiceUnavailable, "paused-by-hand"
 		p.retryAfter = time.Second

@@ -178,16 +178,6 @@ func (t *Tracker) InUse(id string) (requests, streams int) {
 	return u.(*use).count()
 }
 
-// Requests counts the requests in flight at all sandboxes.
-func (t *Tracker) Requests() (n int) {
-	t.uses.Range(func(_, v any) bool {
-		requests, _ := v.(*use).count()
-		n += requests
-		return true
-	})
-	return n
-}
-
 // Last tells when the last counted byte of a sandbox passed this proxy, by the
 // wall clock, and what it was; ok is false when none did.
 func (t *Tracker) Last(id string) (at time.Time, kind string, ok bool) {

@@ -84,6 +84,7 @@ type Engine struct {
 	settle  settlePeriod
 	started time.Time
 	leading atomic.Bool
+	idleNow atomic.Int64 // the default idle timeout, in ns
 
 	retire  context.CancelFunc // ends the leading
 	stop    context.CancelFunc // ends all
@@ -105,6 +106,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
+	e.SetIdleTimeout(cfg.IdleTimeout)
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
@@ -124,7 +126,13 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-func (e *Engine) timeout(r session.Record) time.Duration { return r.Timeout(e.cfg.IdleTimeout) }
+// SetIdleTimeout changes the default idle timeout of what this engine serves:
+// of a retired one, to that of the engine that has taken over and pauses.
+func (e *Engine) SetIdleTimeout(d time.Duration) { e.idleNow.Store(int64(d)) }
+
+func (e *Engine) defaultIdle() time.Duration { return time.Duration(e.idleNow.Load()) }
+
+func (e *Engine) timeout(r session.Record) time.Duration { return r.Timeout(e.defaultIdle()) }
 
 // get gives the session as this process knows it; nil if it does not.
 func (e *Engine) get(id string) *session.Snapshot {
@@ -138,7 +146,7 @@ func (e *Engine) idle(id string) time.Duration {
 	if s := e.get(id); s != nil {
 		return e.timeout(s.Record)
 	}
-	return e.cfg.IdleTimeout
+	return e.defaultIdle()
 }
 
 // Start begins the engine's work. The store may be out of reach.

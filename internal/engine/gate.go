@@ -85,19 +85,3 @@ func (e *Engine) JustWoken(id string, within time.Duration) bool {
 	return s != nil && s.State == session.Running && s.Totals.Wakes > 0 &&
 		s.StartedAt != nil && time.Since(*s.StartedAt) < within
 }
-
-// drainLook is how often Drained looks.
-const drainLook = 50 * time.Millisecond
-
-// Drained returns when no request is being served any more. Long connections
-// don't count.
-func (e *Engine) Drained(ctx context.Context) error {
-	for e.visits.Requests() > 0 {
-		select {
-		case <-time.After(drainLook):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}

@@ -102,7 +102,7 @@ func (e *Engine) own(ctx context.Context, id, owner string) error {
 
 // lifetime is how long a host shall let a sandbox run without hearing of us:
 // its idle timeout, and some time to pause it.
-func (e *Engine) lifetime() time.Duration { return e.cfg.IdleTimeout + 2*time.Minute }
+func (e *Engine) lifetime() time.Duration { return e.defaultIdle() + 2*time.Minute }
 
 // Create implements api.Actor.
 func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (api.Sandbox, error) {

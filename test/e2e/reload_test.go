@@ -1,0 +1,227 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// reload gives the running Sandman the configuration that o stands for, as an operator does.
+func (s *sandman) reload(t *testing.T, o options, args ...string) {
+	t.Helper()
+	if out, err := s.tryReload(t, o, args...); err != nil {
+		t.Fatalf("reloading: %v\n%s", err, out)
+	}
+}
+
+func (s *sandman) tryReload(t *testing.T, o options, args ...string) ([]byte, error) {
+	t.Helper()
+	args = append([]string{"reload", "--config", o.config(t), "--address", "unix/" + s.adminSocket()}, args...)
+	cmd := exec.CommandContext(t.Context(), sandmanBinary, args...)
+	cmd.Dir = filepath.Dir(s.dir)
+	cmd.Env = append(cmd.Environ(), "HOME="+cmd.Dir)
+	for name, value := range s.environment(o) {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd.CombinedOutput()
+}
+
+func (s *sandman) adminSocket() string { return filepath.Join(s.dir, "admin.sock") }
+
+// goroutines asks the admin endpoint how many there are, and for their stacks.
+func (s *sandman) goroutines(t *testing.T) (total int, stacks string) {
+	t.Helper()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.adminSocket())
+	}
+	admin := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	res, err := admin.Do(newRequest(t, http.MethodGet, "http://localhost/debug/pprof/goroutine?debug=1", nil))
+	if err != nil {
+		t.Fatalf("asking for the goroutines: %v", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("reading the goroutines: %v", err)
+	}
+	if _, err := fmt.Sscanf(string(body), "goroutine profile: total %d", &total); err != nil {
+		t.Fatalf("reading the goroutines: %v in %.80s", err, body)
+	}
+	return total, string(body)
+}
+
+const reloadedIdle = 3 * time.Second
+
+// reloads are the changes of a configuration that a reload has to bear.
+func reloads() map[string]struct {
+	change func(*options)
+	args   []string
+} {
+	return map[string]struct {
+		change func(*options)
+		args   []string
+	}{
+		"nothing":              {func(*options) {}, []string{"--force"}},
+		"another idle timeout": {func(o *options) { o.idle = reloadedIdle }, nil},
+		"another site": {func(o *options) {
+			o.caddyfile = strings.NewReplacer("# Everything else", "respond /another \"another site\"\n\n\t# Everything else")
+		}, nil},
+	}
+}
+
+func TestReload_losesAndCutsNothing(t *testing.T) {
+	t.Parallel()
+	for name, to := range reloads() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options{data: filepath.Join(shortDir(t), "d"), host: startSandboxd(t, "resume_delay=3s").url}
+			s := start(t, o)
+			used, before := s.startAppIn(t)
+			held, _ := s.startAppIn(t)
+			parked, _ := s.startAppIn(t)
+			socket, sleeping := s.dial(t, used), s.dial(t, parked)
+			requireEcho(t, socket, "before")
+			requireEcho(t, sleeping, "good night")
+			s.pause(t, held)
+			s.pause(t, parked)
+
+			const seconds = 8
+			download := s.beginDownload(t, used, seconds)
+			upload := s.begin(s.request(t.Context(), http.MethodPut, used, appPort, "/upload",
+				oneByteASecond(t.Context(), bytes.Repeat([]byte("u"), seconds))))
+			waiting := s.begin(s.request(t.Context(), http.MethodGet, held, appPort, "/state", nil))
+			s.awaitState(t, 2*time.Second, held, "RESUMING")
+			stop := askAllTheTime(t, s, used)
+
+			node := s.status(t).Leader.Node
+			to.change(&o)
+			s.reload(t, o, to.args...)
+			if now := s.status(t).Leader; name != "another idle timeout" && (!now.Me || now.Node != node) {
+				t.Errorf("the leader was %s, and is %+v", node, now)
+			}
+			eventually(t, 2*time.Second, "a leader", func() bool { return s.leads(t) })
+
+			requireEcho(t, socket, "after")
+			requireEcho(t, sleeping, "good morning")
+			for what, r := range map[string]<-chan result{"download": download, "upload": upload, "held request": waiting} {
+				if got := <-r; got.err != nil || got.answer.status != http.StatusOK {
+					t.Errorf("the %s that was in flight: %v; %s", what, got.err, got.answer)
+				}
+			}
+			stop()
+			requireContinued(t, before, s.mustAskOnce(t, used, before), 1)
+			requireEcho(t, socket, "still")
+			if o.idle > 0 {
+				s.requireSleepsUnder(t, socket, used, o.idle)
+			}
+		})
+	}
+}
+
+// requireSleepsUnder fails the test unless a stream of the former configuration goes by the idle timeout
+// of this one, and can wake the sandbox still.
+func (s *sandman) requireSleepsUnder(t *testing.T, c *websocket.Conn, id string, idle time.Duration) {
+	t.Helper()
+	s.idle = idle
+	lastUse := time.Now()
+	requireEcho(t, c, "last use")
+	s.requirePausedOnTime(t, id, lastUse)
+	requireEcho(t, c, "woken")
+	watch := s.watchAwake(t, id)
+	for range 6 {
+		time.Sleep(idle / 2)
+		requireEcho(t, c, "in use")
+	}
+	watch.end(t)
+}
+
+// mustAskOnce asks the app, and takes what others have asked of it out of its count.
+func (s *sandman) mustAskOnce(t *testing.T, id string, before appState) appState {
+	t.Helper()
+	after := s.mustAsk(t, id)
+	after.Counter, after.Lines = before.Counter+1, before.Lines+1
+	return after
+}
+
+// begin sends a request and goes on.
+func (s *sandman) begin(r *http.Request) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		a, err := s.do(r)
+		done <- result{a, err}
+	}()
+	return done
+}
+
+// A configuration that can't be loaded leaves all as it was.
+func TestReload_thatFailsChangesNothing(t *testing.T) {
+	t.Parallel()
+	o := options{data: filepath.Join(shortDir(t), "d"), idle: reloadedIdle}
+	s := start(t, o)
+	id, before := s.startAppIn(t)
+	busy := listenSomewhere(t)
+	bad := o
+	bad.idle = time.Minute
+	bad.caddyfile = strings.NewReplacer("# The quick start:", "# not the quick start", "http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf(
+		"http://:%d {\n\tbind 127.0.0.1\n\trespond no\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", busy))
+	if out, err := s.tryReload(t, bad); err == nil {
+		t.Fatalf("a configuration whose port is taken was loaded:\n%s", out)
+	}
+	lastUse := time.Now()
+	requireContinued(t, before, s.mustAsk(t, id), 1)
+	s.requirePausedOnTime(t, id, lastUse)
+	requireContinued(t, before, s.mustAsk(t, id), 2)
+}
+
+// listenSomewhere takes a port of loopback until the test ends.
+func listenSomewhere(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestReload_leavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	o := options{data: filepath.Join(shortDir(t), "d"), idle: reloadedIdle}
+	s := start(t, o)
+	id, before := s.startAppIn(t)
+	s.reload(t, o, "--force")
+	base, _ := s.goroutines(t)
+	for n := range 10 {
+		o.idle = reloadedIdle + time.Duration(n%2)*time.Second
+		s.reload(t, o, "--force")
+		s.mustAsk(t, id)
+	}
+	var now int
+	var stacks string
+	defer func() {
+		if t.Failed() {
+			t.Logf("%d goroutines, %d before; now:\n%s", now, base, stacks)
+		}
+	}()
+	eventually(t, 20*time.Second, "as many goroutines as before", func() bool {
+		now, stacks = s.goroutines(t)
+		return now <= base+5
+	})
+	if n := strings.Count(s.process.log.String(), `"added member"`); n > 1 {
+		t.Errorf("etcd was opened %d times", n)
+	}
+	lastUse := time.Now()
+	requireContinued(t, before, s.mustAskOnce(t, id, before), 1)
+	s.idle = o.idle
+	s.requirePausedOnTime(t, id, lastUse)
+}
