@@ -4,8 +4,8 @@
 #   test/run.sh                  every stage, in this order
 #   test/run.sh vet unit         these stages
 #
-# Needs Go, git, a C compiler (for the race detector; installed by apt where it is missing) and node
-# 20.18.1 or newer. A failed stage doesn't stop the next one; a test that was skipped fails its stage.
+# Needs Go, git, a C compiler (for the race detector) and Chromium (both are installed by apt where they
+# are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the next one; a test that was skipped fails its stage.
 # The last lines are the time each stage took of its limit, and the tests that passed and failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,6 +42,10 @@ stage_tools() {
 		return 1
 	}
 	npm ci --prefix test/sdk --no-audit --no-fund --loglevel=error
+	npm ci --prefix test/e2e/browser --no-audit --no-fund --loglevel=error
+	if [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium
+	fi
 }
 
 stage_mod() {

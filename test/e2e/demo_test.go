@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -202,5 +203,16 @@ func (a answer) require(t *testing.T, status int) {
 	t.Helper()
 	if a.status != status {
 		t.Errorf("wanted status %d, got %s", status, a)
+	}
+}
+
+func TestDemo_inABrowser(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 4 * time.Second, demo: true})
+	id := s.awaitDemo(t)
+	page := fmt.Sprintf("http://8080-%s.localhost:%d/", id, s.port)
+	cmd := exec.CommandContext(t.Context(), "node", "browser/demo.mjs", page, s.url+"/api/v1/sandboxes/"+id, token)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

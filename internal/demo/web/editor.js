@@ -168,7 +168,7 @@ export class Editor {
     } else if (e.key === 'Enter' && !e.isComposing) {
       const before = this.text.value.slice(0, this.text.selectionStart)
       const space = /[^\S\n]*/.exec(before.slice(before.lastIndexOf('\n') + 1))[0]
-      if (space) { e.preventDefault(); insert('\n' + space); this.text.blur(); this.text.focus() }
+      if (space) { e.preventDefault(); insert('\n' + space) }
     }
     if (e.key !== 'Shift') this.leaving = false
   }
