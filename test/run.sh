@@ -5,7 +5,8 @@
 #   test/run.sh vet unit         these stages
 #
 # Needs Go, git, a C compiler (for the race detector) and Chromium (both are installed by apt where they
-# are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the next one; a test that was skipped fails its stage.
+# are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the
+# next one; a test that was skipped fails its stage.
 # The last lines are the time each stage took of its limit, and the tests that passed and failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
