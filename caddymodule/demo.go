@@ -249,8 +249,8 @@ func (m *demoMaker) welcome(sb api.Sandbox, failed error) string {
 	line("API", "http://"+origin+"/api/v1/openapi.json")
 	token := `"$SANDMAN_TOKEN"`
 	if slices.ContainsFunc(m.app.Tokens, func(t Token) bool { return t.Secret == "generate" }) {
-		token = `"$(cat ` + shown(filepath.Join(m.app.Data, "token")) + `)"`
-		line("Token", "in "+shown(filepath.Join(m.app.Data, "token")))
+		token = `"$(cat ` + quoted(filepath.Join(m.app.Data, "token")) + `)"`
+		line("Token", "in "+quoted(filepath.Join(m.app.Data, "token")))
 	}
 	if failed == nil {
 		b.WriteString("\n")
@@ -274,13 +274,8 @@ func portVariable() string {
 	return "8080"
 }
 
-// shown names a file as short as it can be typed.
-func shown(name string) string {
-	if dir, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(dir, name); err == nil && len(rel) < len(name) {
-			name = rel
-		}
-	}
+// quoted is a file's name as a shell takes it.
+func quoted(name string) string {
 	if strings.ContainsAny(name, " '\"$\\`&;()") {
 		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 	}
