@@ -184,10 +184,12 @@ func (m *demoMaker) furnish(ctx context.Context, id string) error {
 		Tag:     &tag, Stdin: &stdin,
 	})
 	start.Header().Set(headerEnvdToken, token)
-	// the command outlives this call
-	ctx, cancel := context.WithCancel(ctx)
+	// The command outlives this call, but not the call's deadline, which is sent
+	// along: there must be none.
+	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	events, err := envd.Start(ctx, start)
+	defer context.AfterFunc(ctx, cancel)()
+	events, err := envd.Start(call, start)
 	if err != nil {
 		return err
 	}

@@ -172,6 +172,18 @@ func TestDemo_isFoundAgainAndMadeAnew(t *testing.T) {
 	}
 }
 
+// Making it may take a minute; the editor must not be over when that is.
+func TestDemo_outlivesItsMaking(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{demo: true})
+	id := s.awaitDemo(t)
+	before := s.demoState(t, id, http.MethodGet, "/api/state")
+	time.Sleep(65 * time.Second)
+	if after := s.demoState(t, id, http.MethodGet, "/api/state"); after.Pid != before.Pid {
+		t.Errorf("the editor was %+v, and is %+v", before, after)
+	}
+}
+
 // requireDemos fails the test unless these are all sandboxes that live.
 func (s *sandman) requireDemos(t *testing.T, ids ...string) {
 	t.Helper()
