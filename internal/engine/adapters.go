@@ -64,8 +64,11 @@ func (s sessions) Until(ctx context.Context, id string, cond func(*session.Snaps
 
 func (s sessions) Adopt(ctx context.Context, rec session.Record) error {
 	stored, err := s.store.Adopt(ctx, rec)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = s.seen(ctx, stored)
+	case errors.Is(err, store.ErrBroken): // until somebody has removed it
+		err = &wake.PermanentError{Err: err}
 	}
 	return err
 }

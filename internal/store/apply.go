@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -71,6 +73,7 @@ func (v *View) unsyncedDraft(updates []update, at time.Time) []change {
 // unsyncedNote keeps account of the keys; v.mu must be held.
 func (v *View) unsyncedNote(u update, k kind, err error) {
 	v.applied = max(v.applied, u.rev)
+	_, known := v.broken[u.key]
 	delete(v.broken, u.key)
 	switch {
 	case u.deleted:
@@ -80,6 +83,9 @@ func (v *View) unsyncedNote(u update, k kind, err error) {
 	}
 	if err != nil && !u.deleted && len(v.broken) < maxBroken {
 		v.broken[u.key] = BrokenRecord{Key: u.key, Revision: u.rev, Err: err.Error()}
+		if !known {
+			v.contact.log.Warn("a stored value can't be read, and is left alone", zap.String("key", u.key), zap.Error(err))
+		}
 	}
 }
 

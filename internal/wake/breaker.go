@@ -27,8 +27,9 @@ const (
 	breakerOpen     = 5 * time.Second
 )
 
-// PermanentError marks an answer of a host that is about one sandbox and says
-// nothing of the host's health, such as a 4xx.
+// PermanentError marks what is about one sandbox: an answer of its host that
+// says nothing of the host's health, such as a 4xx, or a record that can't be
+// read.
 type PermanentError struct{ Err error }
 
 func (e *PermanentError) Error() string { return e.Err.Error() }
