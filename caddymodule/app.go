@@ -38,49 +38,63 @@ const DefaultData = ".sandman"
 // `sandman` handler and transport (`sandman_proxy` in a Caddyfile).
 type App struct {
 	// The folder for everything that is kept on disk: embedded etcd, local
-	// sandboxes, a generated token. It is made with mode 0700.
-	// Default: `.sandman` in the working directory.
+	// sandboxes, a generated token. It is made with mode 0700. Two processes
+	// can't share one. Default: `.sandman` in the working directory.
 	Data string `json:"data,omitempty"`
 
-	// Where sessions are stored. Default: an embedded etcd in Data.
+	// Where sessions are stored. Default: an embedded etcd in the data folder.
 	Etcd *Etcd `json:"etcd,omitempty"`
 
-	// Where sandboxes run. The first host creates the new ones.
+	// Where sandboxes run. The first host creates the new ones, and is what the
+	// E2B API leads to; all of them are asked for a sandbox that is not known.
 	// Default: `local`, process trees on this machine.
 	HostsRaw []json.RawMessage `json:"hosts,omitempty" caddy:"namespace=sandman.hosts inline_key=host"`
 
 	// How long a sandbox must be unused before it is paused, unless it has an
-	// idle timeout of its own. At least 2s. Default: 10m.
+	// idle timeout of its own. A shorter one saves more and lets visitors wait
+	// for a wake more often. A reload applies it to what is running, too. At
+	// least 2s. Default: 10m.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 
 	// How often all records are compared with the hosts' own lists. Deadlines
-	// are met without it; it finds what others have done at a host.
-	// Default: 5m.
+	// are met without it; it finds what others have done at a host, and costs a
+	// list of all sandboxes each time. Default: 5m.
 	CheckEvery caddy.Duration `json:"check_every,omitempty"`
 
-	// How often a sandbox's activity is written at most. What is not written
-	// yet is lost for display only. 0 writes each change. Default: 1s.
+	// How often a sandbox's activity is written to etcd at most. A longer one
+	// spares etcd, and lets other proxies see the last use later; no pause
+	// depends on it. 0 writes each change. Default: 1s.
 	ActivityResolution *caddy.Duration `json:"activity_resolution,omitempty"`
 
-	// What a running sandbox costs per minute, for the savings. Default: 0.
+	// What a running sandbox costs per minute, in any currency, for the savings
+	// that are shown. Default: 0.
 	PricePerMinute float64 `json:"price_per_minute,omitempty"`
 
-	// Who may use the API. Without one nobody may.
+	// Who may use the API. Without one nobody may. A reload that changes only
+	// these changes nothing else.
 	Tokens []Token `json:"tokens,omitempty"`
 
-	// The metadata keys that a sandbox's owner and project are taken from.
-	// Default: `userId` and `projectId`.
-	OwnerMetadata   string `json:"owner_metadata,omitempty"`
+	// The key of the metadata that a sandbox was created with, whose value is
+	// its owner. Default: `userId`.
+	OwnerMetadata string `json:"owner_metadata,omitempty"`
+
+	// The same for its project. Default: `projectId`.
 	ProjectMetadata string `json:"project_metadata,omitempty"`
 
-	// How long a request is held while its sandbox wakes. Default: 30s.
+	// How long a request is held while its sandbox wakes, before it is answered
+	// with 503 and `Retry-After`. It begins when a pause that is under way has
+	// ended. The wake goes on without it. Requests to port 49983, the SDK's, are
+	// held for 55s. Default: 30s.
 	Hold caddy.Duration `json:"hold,omitempty"`
 
-	// How long a pause by hand waits for what is in flight. Default: 5s.
+	// How long a pause by hand waits for the requests in flight, before it is
+	// refused, or ends them if it is forced. New requests are held meanwhile.
+	// Default: 5s.
 	Drain caddy.Duration `json:"drain,omitempty"`
 
-	// How long a proxy that has vanished is still taken for serving.
-	// Default: 10s.
+	// How long a proxy that has vanished is still taken for serving. A shorter
+	// one lets another proxy lead sooner after a crash, and bears shorter
+	// outages of etcd. Default: 10s.
 	LeaseTTL caddy.Duration `json:"lease_ttl,omitempty"`
 
 	hosts    []hostModule

@@ -18,27 +18,32 @@ import (
 
 // Etcd says where sessions are stored.
 type Etcd struct {
-	// Run an etcd inside this process, for a Sandman of one process. It opens
-	// no socket.
+	// Whether to run an etcd inside this process, for a Sandman of one process.
+	// It opens no socket. Default: true where nothing is said about etcd.
 	Embedded bool `json:"embedded,omitempty"`
 
 	// The embedded etcd's folder. Default: `etcd` in the app's data folder.
 	Dir string `json:"dir,omitempty"`
 
 	// The members of a shared etcd, as host:port or URL. All proxies with the
-	// same endpoints and prefix are one Sandman.
+	// same endpoints and prefix are one Sandman: they must have the same hosts,
+	// too, and none of them can be `local`.
 	Endpoints []string `json:"endpoints,omitempty"`
 
 	// How the endpoints are reached by TLS. Default: by TLS with the system's
 	// roots where an endpoint is an `https://` URL, else in plain text.
 	TLS *EtcdTLS `json:"tls,omitempty"`
 
-	// User and password, where etcd asks for them. Placeholders such as
-	// `{env.ETCD_PASSWORD}` are replaced.
+	// The user, where etcd asks for one. Placeholders such as `{env.ETCD_USER}`
+	// are replaced.
 	Username string `json:"username,omitempty"`
+
+	// The user's password. Placeholders such as `{env.ETCD_PASSWORD}` are
+	// replaced.
 	Password string `json:"password,omitempty"`
 
-	// The prefix of all keys. Default: `/sandman/v1/`.
+	// The prefix of all keys. Sandmen with different ones share an etcd and
+	// know nothing of each other. Default: `/sandman/v1/`.
 	Prefix string `json:"prefix,omitempty"`
 }
 
@@ -48,10 +53,12 @@ type EtcdTLS struct {
 	// Default: the system's.
 	CA string `json:"ca,omitempty"`
 
-	// PEM files of the certificate and key that this proxy shows, where etcd
-	// asks for one.
+	// A PEM file with the certificate that this proxy shows, where etcd asks for
+	// one. Default: none.
 	Cert string `json:"cert,omitempty"`
-	Key  string `json:"key,omitempty"`
+
+	// A PEM file with the certificate's key.
+	Key string `json:"key,omitempty"`
 }
 
 func (e *Etcd) validate() error {

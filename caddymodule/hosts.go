@@ -60,10 +60,11 @@ func keyOr(configured string) string {
 // OriginHost is a host that serves the E2B API and its sandboxes on one
 // origin, such as cmd/sandboxd.
 type OriginHost struct {
-	// The URL of the host. Required.
+	// The URL of the host, `http://` or `https://`. Required.
 	URL string `json:"url"`
 
-	// The API key. Default: the environment's `E2B_API_KEY`.
+	// The API key. Placeholders such as `{env.HOST_KEY}` are replaced.
+	// Default: the environment's `E2B_API_KEY`, else `e2b_` and 40 zeros.
 	APIKey string `json:"api_key,omitempty"`
 }
 
@@ -127,10 +128,12 @@ func (h *OriginHost) Open(string, *zap.Logger) (openHost, error) {
 // E2BHost is E2B itself, or a host that gives each port of each sandbox a name
 // of its own under a domain, as E2B does.
 type E2BHost struct {
-	// The API key. Default: the environment's `E2B_API_KEY`.
+	// The API key. Placeholders such as `{env.HOST_KEY}` are replaced.
+	// Default: the environment's `E2B_API_KEY`.
 	APIKey string `json:"api_key,omitempty"`
 
-	// The domain of the sandboxes. Default: `e2b.app`.
+	// The domain of the sandboxes, with a port if it is not 443: a sandbox's
+	// port is `https://{port}-{sandboxID}.{domain}`. Default: `e2b.app`.
 	Domain string `json:"domain,omitempty"`
 
 	// The URL of the API. Default: `https://api.` and the domain.

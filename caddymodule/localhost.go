@@ -26,11 +26,12 @@ func init() {
 // LocalHost runs sandboxes as process trees on this machine, in process: for
 // development, tests and trusted code. Process trees are no security boundary.
 type LocalHost struct {
-	// The folder of the sandboxes. Default: `sandboxes` in the app's data
-	// folder.
+	// The folder of the sandboxes, one folder each. No other process can use it.
+	// Default: `sandboxes` in the app's data folder.
 	Dir string `json:"dir,omitempty"`
 
-	// The API key that callers of the E2B API must show.
+	// The API key that callers of the E2B API must show. It takes effect when
+	// the process starts.
 	// Default: the environment's `E2B_API_KEY`, else `e2b_` and 40 zeros.
 	APIKey string `json:"api_key,omitempty"`
 }
@@ -93,13 +94,14 @@ func (h *LocalHost) Open(data string, logger *zap.Logger) (openHost, error) {
 		return err
 	}
 	base := &url.URL{Scheme: "http", Host: "local"}
-	return openHost{Host: local, Closer: closerFunc(release), base: base, forward: inProcess{local.host.Handler()}, key: key}, nil
+	return openHost{Host: local, Closer: closerFunc(release), base: base, forward: inProcess{local.host.Handler()}, key: local.key}, nil
 }
 
 // localHost is a sandboxd of this process.
 type localHost struct {
 	host *sandboxd.Host
 	api  *e2b.Client
+	key  string // that the host was opened with
 
 	mu       sync.Mutex // guards the following fields
 	watchers map[int]func(id string)
@@ -117,7 +119,7 @@ func openLocal(dir, key string, logger *zap.Logger) (*localHost, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &localHost{host: host, watchers: make(map[int]func(string))}
+	l := &localHost{host: host, key: key, watchers: make(map[int]func(string))}
 	l.api = e2b.NewClient("http://local", key, &http.Client{Transport: inProcess{host.Handler()}})
 	host.OnChange(l.changed)
 	logger.Info("local sandboxes are process trees of this machine, and no security boundary",

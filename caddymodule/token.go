@@ -16,20 +16,21 @@ import (
 
 // Token lets its bearer use the API.
 type Token struct {
-	// The name that histories show.
+	// The name that histories show, one token each. Required.
 	Name string `json:"name"`
 
-	// What it allows: `viewer` (look), `operator` (also pause, resume, change)
-	// or `admin` (also delete).
+	// What it allows: `viewer` (look), `operator` (also create, pause, resume,
+	// change settings) or `admin` (also kill). Required.
 	Role string `json:"role"`
 
 	// The secret itself, or `sha256:` and the hex digest of it. `generate`
 	// makes one at random and keeps it in the file `token` of the data folder,
 	// readable by its owner only. Placeholders such as `{env.OPS_TOKEN}` are
-	// replaced.
+	// replaced. Required.
 	Secret string `json:"secret"`
 
 	// Binds the token to an owner: it sees no other's sandboxes.
+	// Default: it sees all.
 	Owner string `json:"owner,omitempty"`
 }
 

@@ -33,8 +33,10 @@ const DefaultReplayBuffer = 1 << 20
 // address comes from the sandbox's host.
 type Transport struct {
 	// How many bytes of a request's body are kept, for the case that it must be
-	// sent again. A larger request that meets a sandbox falling asleep is
-	// answered with 503 and `Retry-After`. Default: 1048576 (1 MiB).
+	// sent again, for as long as the request takes. A larger request that meets
+	// a sandbox falling asleep is answered with 503 and `Retry-After`; one that
+	// meets a sleeping sandbox waits unread, whatever its size.
+	// Default: 1048576 (1 MiB).
 	ReplayBuffer int64 `json:"replay_buffer,omitempty"`
 
 	// What Caddy's own HTTP transport would be configured with. Network, TLS
