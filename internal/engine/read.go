@@ -144,10 +144,14 @@ func (e *Engine) Status(ctx context.Context) api.Status {
 		BrokenRecords: len(e.view.Broken()),
 		Uptime:        session.Duration(time.Since(e.started).Round(time.Second)),
 	}
-	if _, ok := e.view.Contact(); ok {
+	_, ok := e.view.Contact()
+	switch {
+	case ok:
 		s.Store.OK = true
 		s.Leader.Node = e.leader(ctx)
-	} else {
+	case e.view.Full():
+		s.Store.Error = store.ErrNoSpace.Error() + "; nothing is paused until it takes writes again"
+	default:
 		s.Store.Error = "the session store can't be reached: nothing is paused until it is back"
 	}
 	all, _ := e.view.List(store.Query{})

@@ -22,8 +22,9 @@ func maxSilence(ttl time.Duration) time.Duration {
 func beatOf(ttl time.Duration) time.Duration { return min(beatEvery, ttl/3) }
 func tryOf(ttl time.Duration) time.Duration  { return min(beatTry, ttl/3) }
 
-// contact is whether the store can be reached: the beats of the keeper are
-// answered and the watch stands. Each loss raises the epoch, so that two looks at it that
+// contact is whether the store can be worked with: the beats of the keeper are
+// answered, the watch stands, and it takes writes. Without the last proxies
+// serve what they could not ENTER, as where it is away. Each loss raises the epoch, so that two looks at it that
 // show the same epoch mean that it was in reach all the time between.
 type contact struct {
 	log        *zap.Logger
@@ -33,11 +34,12 @@ type contact struct {
 	epoch    uint64
 	lease    bool      // there is one, and the last beat was answered
 	watch    bool      // the view is being fed
+	room     bool      // it is not over its quota
 	lastSent time.Time // when the last answered beat was sent
 }
 
 func newContact(log *zap.Logger, maxSilence time.Duration) *contact {
-	return &contact{log: log, maxSilence: maxSilence}
+	return &contact{log: log, maxSilence: maxSilence, room: true}
 }
 
 // state is what View.Contact gives. It looks at the clock itself: a process
@@ -46,8 +48,11 @@ func (c *contact) state(now time.Time) (epoch uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unsyncedCheckSilence(now)
-	return c.epoch, c.lease && c.watch
+	return c.epoch, c.unsyncedOK()
 }
+
+// c.mu must be held.
+func (c *contact) unsyncedOK() bool { return c.lease && c.watch && c.room }
 
 // c.mu must be held.
 func (c *contact) unsyncedCheckSilence(now time.Time) {
@@ -58,7 +63,7 @@ func (c *contact) unsyncedCheckSilence(now time.Time) {
 
 // c.mu must be held.
 func (c *contact) unsyncedLose(part *bool, why string, err error) {
-	if c.lease && c.watch {
+	if c.unsyncedOK() {
 		c.log.Warn("lost contact with the store", zap.String("why", why), zap.Error(err))
 	}
 	if *part {
@@ -69,9 +74,9 @@ func (c *contact) unsyncedLose(part *bool, why string, err error) {
 
 // c.mu must be held.
 func (c *contact) unsyncedGain(part *bool) {
-	was := c.lease && c.watch
+	was := c.unsyncedOK()
 	*part = true
-	if !was && c.lease && c.watch {
+	if !was && c.unsyncedOK() {
 		c.log.Info("in contact with the store")
 	}
 }
@@ -101,4 +106,21 @@ func (c *contact) watching(on bool, err error) {
 	} else {
 		c.unsyncedLose(&c.watch, "the watch broke", err)
 	}
+}
+
+// full notes whether the store is over its quota.
+func (c *contact) full(is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if is {
+		c.unsyncedLose(&c.room, "it takes no writes", ErrNoSpace)
+	} else {
+		c.unsyncedGain(&c.room)
+	}
+}
+
+func (c *contact) isFull() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.room
 }

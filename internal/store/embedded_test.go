@@ -370,3 +370,31 @@ func newBench(b *testing.B, sandboxes int) *bench {
 	}
 	return r
 }
+
+// While the store takes no writes, proxies serve without presence, and the
+// leader may only decide again when they have had time to ENTER: room is a part
+// of contact, also for a process that writes nothing itself.
+func TestContact_isLostWhileTheStoreIsFull(t *testing.T) {
+	t.Parallel()
+	e := open(t, store.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 4 << 20})
+	r := newNode(t, e.Client(), "/full/", "node-a")
+	defer r.stop()
+	before := r.awaitContact(true)
+	filler := strings.Repeat("x", 1<<20)
+	var err error
+	for i := 0; i < 100 && err == nil; i++ {
+		_, err = e.Client().Put(r.ctx, "/filler", filler)
+	}
+	lost := r.awaitContact(false) // though nobody has used the Store
+	if lost == before || !r.View().Full() {
+		t.Errorf("epoch %d, then %d; full: %t", before, lost, r.View().Full())
+	}
+	if l := r.Lease(); !l.Alive(time.Now(), 0) {
+		t.Error("presence that stands is no longer believed")
+	}
+
+	if _, err := e.Client().AlarmDisarm(r.ctx, &clientv3.AlarmMember{}); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitContactAgain(before)
+}

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -157,7 +160,26 @@ func (k *keeper) beat(ctx context.Context, l Lease) (Lease, error) {
 		return l, fmt.Errorf("node %q is gone: %w", k.s.cfg.Node, rpctypes.ErrLeaseNotFound)
 	}
 	k.s.contact.answered(sent, time.Now())
+	k.s.contact.full(k.s.isFull(ctx))
 	return l, nil
+}
+
+// isFull asks for the alarm that etcd raises over its quota: keep-alives and
+// reads go on, so that nothing else would tell a process that writes nothing
+// just now. No answer is no alarm.
+func (s *Store) isFull(ctx context.Context) bool {
+	var resp *pb.StatusResponse
+	var err error
+	if conn := s.client.ActiveConnection(); conn != nil {
+		resp, err = pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{}) // the client's own Status would dial anew
+	} else { // embedded
+		var status *clientv3.StatusResponse
+		status, err = s.client.Status(ctx, "")
+		resp = (*pb.StatusResponse)(status)
+	}
+	return err == nil && slices.ContainsFunc(resp.Errors, func(alarm string) bool {
+		return strings.Contains(alarm, pb.AlarmType_NOSPACE.String())
+	})
 }
 
 // dueForRenewal leaves time for several attempts.

@@ -44,6 +44,9 @@ func (s *Store) commit(ctx context.Context, st step) (int64, error) {
 // try sends the Txn of a step. A sight means that a compare failed.
 func (s *Store) try(ctx context.Context, st step) (rev int64, seen *sight, err error) {
 	resp, err := s.client.Txn(ctx).If(st.when...).Then(st.do...).Else(s.look(st.id)...).Commit()
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		s.contact.full(true)
+	}
 	if err != nil {
 		return 0, nil, st.failed(explain(err))
 	}

@@ -285,10 +285,13 @@ func (v *View) Ready(ctx context.Context) error {
 	}
 }
 
-// Contact tells whether the store is in reach now. The epoch is raised at
+// Contact tells whether the store is in reach and takes writes now. The epoch is raised at
 // each loss: whoever finds the same epoch and ok at two times knows that
 // nothing was lost between them, for longer than some 3.5 s at most.
 func (v *View) Contact() (epoch uint64, ok bool) { return v.contact.state(time.Now()) }
+
+// Full tells whether the store is over its quota, and takes no writes.
+func (v *View) Full() bool { return v.contact.isFull() }
 
 // Broken lists stored values that could not be read, by key, at most 1000.
 func (v *View) Broken() []BrokenRecord {
