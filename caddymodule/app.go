@@ -36,6 +36,16 @@ const DefaultData = ".sandman"
 // request. It holds what all sites share: the session store, the hosts where
 // the sandboxes run, and the idle timeouts. The sites use it through the
 // `sandman` handler and transport (`sandman_proxy` in a Caddyfile).
+//
+// Events of Caddy's events app, with the data `id`, `state`, `reason`, `since`,
+// `owner` and `project`. Each is emitted once, by the process that leads;
+// subscribers hold up nothing but the next event:
+//
+// Event | When
+// ------|-----
+// `sandman_paused` | A sandbox was paused
+// `sandman_resumed` | A sandbox was woken
+// `sandman_killed` | A sandbox was found to be gone at its host
 type App struct {
 	// The folder for everything that is kept on disk: embedded etcd, local
 	// sandboxes, a generated token. It is made with mode 0700. Two processes
@@ -216,6 +226,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.poolKey, a.running = a.identity, v.(*runningEngine)
+	a.running.events.app.Store(a)
 	close(a.started)
 	return nil
 }

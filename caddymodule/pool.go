@@ -107,6 +107,7 @@ type runningEngine struct {
 	store    *openStore
 	storeKey string
 	logger   *zap.Logger
+	events   *announcer
 	closing  func() error // once
 }
 
@@ -118,7 +119,7 @@ func newRunningEngine(a *App) (*runningEngine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the session store: %w", err)
 	}
-	r := &runningEngine{store: s.(*openStore), storeKey: key, logger: a.logger, uses: newUses()}
+	r := &runningEngine{store: s.(*openStore), storeKey: key, logger: a.logger, uses: newUses(), events: newAnnouncer(a.logger)}
 	if err := r.start(a); err != nil {
 		return nil, errors.Join(err, r.release())
 	}
@@ -145,11 +146,13 @@ func (r *runningEngine) start(a *App) error {
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
 		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,
-		Hosts: hosts, Logger: a.logger,
+		Changed: r.events.changed, Hosts: hosts, Logger: a.logger,
 	})
 	if err != nil {
 		return err
 	}
+	r.events.app.Store(a)
+	go r.events.run()
 	e.Start()
 	r.Engine = e
 	return nil
@@ -183,6 +186,7 @@ func (r *runningEngine) Destruct() error {
 func (r *runningEngine) close() error {
 	defer open.remove(r)
 	r.Engine.Close()
+	close(r.events.stop)
 	return r.release()
 }
 

@@ -44,6 +44,10 @@ type Config struct {
 	// embedded: after a loss of contact nobody else needs time to come back.
 	Exclusive bool
 
+	// Changed is told of transitions as the watch brings them, by the engine that
+	// leads. It must not block. Optional.
+	Changed func(from session.State, r session.Record)
+
 	Hosts  []Host // the first creates new sandboxes
 	Logger *zap.Logger
 }
@@ -233,6 +237,9 @@ func (e *Engine) changed(id string, old, s *store.Sandbox) {
 	}
 	if old != nil && old.Revision == s.Revision {
 		return
+	}
+	if e.cfg.Changed != nil && old != nil && old.State != s.State && e.leading.Load() {
+		e.cfg.Changed(old.State, s.Record)
 	}
 	switch {
 	case s.State == session.Running:
