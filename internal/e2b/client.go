@@ -66,14 +66,25 @@ var errNoSandbox = errors.New("the answer holds no sandbox")
 // already, while it is resuming it the answer is paused still.
 func (c *Client) Get(ctx context.Context, id string) (SandboxDetail, error) {
 	var d SandboxDetail
-	_, err := c.do(ctx, http.MethodGet, sandboxPath(id, ""), nil, &d)
+	a, err := c.do(ctx, http.MethodGet, sandboxPath(id, ""), nil, &d)
 	if err == nil {
 		err = checkListed(id, d.ListedSandbox)
 	}
 	if err != nil {
 		return SandboxDetail{}, fmt.Errorf("getting sandbox %q: %w", id, err)
 	}
+	d.AsOf = asOf(a.header)
 	return d, nil
+}
+
+// asOf is the host's own time. The header has cut the fraction off: what is
+// left of a lifetime must not seem longer for that.
+func asOf(h http.Header) time.Time {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return time.Now()
+	}
+	return date.Add(time.Second)
 }
 
 // checkListed refuses JSON that some other service gave for a sandbox.

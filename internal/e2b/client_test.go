@@ -311,3 +311,21 @@ func TestCreate_wantsASandbox(t *testing.T) {
 		t.Errorf("got %+v", sb)
 	}
 }
+
+// What is left of a lifetime is a matter of the host's clock alone.
+func TestClient_getTellsTheHostsTime(t *testing.T) {
+	t.Parallel()
+	hostNow := time.Now().Add(-time.Hour).Truncate(time.Second)
+	body := `{"sandboxID":"iabc","state":"running","endAt":"` + hostNow.Add(5*time.Minute).UTC().Format(time.RFC3339) + `"}`
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", hostNow.UTC().Format(http.TimeFormat))
+		answer(http.StatusOK, "application/json", body)(w, r)
+	})
+	got, err := c.Get(t.Context(), "iabc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := got.EndAt.Sub(got.AsOf); left > 5*time.Minute || left < 5*time.Minute-2*time.Second {
+		t.Errorf("%s are left, want 5m", left)
+	}
+}

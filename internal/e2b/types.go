@@ -86,6 +86,11 @@ type SandboxDetail struct {
 	AllowInternetAccess *bool           `json:"allowInternetAccess,omitempty"`
 	Network             json.RawMessage `json:"network,omitempty"`
 	Lifecycle           *Lifecycle      `json:"lifecycle,omitempty"`
+
+	// AsOf is when this was said by the clock that EndAt goes by, or up to a second
+	// later: Client.Get fills it in. The caller's own clock may
+	// be an hour off.
+	AsOf time.Time `json:"-"`
 }
 
 // Lifecycle says what the host does by itself.

@@ -81,7 +81,6 @@ func (e *Engine) JustWoken(id string, within time.Duration) bool {
 	if within == 0 {
 		within = max(e.cfg.Hold, wake.DefaultHold)
 	}
-	s := e.get(id)
-	return s != nil && s.State == session.Running && s.Totals.Wakes > 0 &&
-		s.StartedAt != nil && time.Since(*s.StartedAt) < within
+	s, ok := e.view.Get(id)
+	return ok && s.State == session.Running && s.Totals.Wakes > 0 && time.Since(s.RunningSince) < within
 }

@@ -181,7 +181,7 @@ func (h pauseHost) Remaining(ctx context.Context, rec session.Record) (time.Dura
 	case got.State != e2b.StateRunning:
 		return 0, pauser.ErrGone
 	}
-	return time.Until(got.EndAt), nil
+	return got.EndAt.Sub(got.AsOf), nil // both by the host's clock
 }
 
 func (h pauseHost) Extend(ctx context.Context, rec session.Record, d time.Duration) error {

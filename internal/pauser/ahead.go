@@ -71,9 +71,16 @@ func (p *Pauser) keepAhead(ctx context.Context, s *session.Snapshot) (again time
 }
 
 // extend asks for more time, and how much was given: a host has a longest run.
+// One that grants time that has passed already has another clock than it says,
+// and must not be asked for ever.
 func (p *Pauser) extend(ctx context.Context, rec session.Record) (left time.Duration, err error) {
-	if err := p.host.Extend(ctx, rec, p.cfg.IdleTimeout(rec)+aheadSpan); err != nil {
+	span := p.cfg.IdleTimeout(rec) + aheadSpan
+	if err := p.host.Extend(ctx, rec, span); err != nil {
 		return 0, err
 	}
-	return p.host.Remaining(ctx, rec)
+	left, err = p.host.Remaining(ctx, rec)
+	if err == nil && left <= 0 {
+		left = span / 2
+	}
+	return left, err
 }

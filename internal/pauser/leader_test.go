@@ -218,6 +218,17 @@ func TestLead_believesOnlyTheSpanOfABackoff(t *testing.T) {
 	})
 }
 
+func TestLead_believesNoBackoffThatSandmanWouldNotHaveMade(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		rec := session.New(id, "h", session.Running, "created", time.Now())
+		rec.LastError = &session.OpError{Op: session.OpPause, RetryAt: time.Now()} // since the year 1
+		r.store.put(rec)
+		r.lead()
+		time.Sleep(5*time.Minute + time.Second)
+		r.wantCalls("after the longest back-off", 1)
+	})
+}
+
 func TestLead_settlesOpsThatNobodyWorksOn(t *testing.T) {
 	for _, c := range []struct {
 		from  session.State
@@ -342,5 +353,23 @@ func TestLead_asksAgainInTimeWhereTheHostGrantsLess(t *testing.T) {
 				t.Fatalf("the host would have ended the run in %s while it is used, want it extended before", left)
 			}
 		}
+	})
+}
+
+// A host whose clock is an hour behind what it says of itself grants only what
+// is over already.
+func TestLead_doesNotAskForEverWhereClocksDisagree(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.host.set(func(h *host) { h.ends, h.behind = time.Now(), time.Hour })
+		r.record(session.Running)
+		r.use()
+		r.lead()
+		const span = time.Hour
+		time.Sleep(span)
+		r.host.set(func(h *host) {
+			if most := int(span / (40 * time.Second)); h.extended < 20 || h.extended > most {
+				t.Errorf("asked %d times in %s, want it often enough, and at most %d times", h.extended, span, most)
+			}
+		})
 	})
 }

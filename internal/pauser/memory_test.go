@@ -315,18 +315,20 @@ func (o *op) retry(write func() error) error {
 
 // host is a sandbox host whose answers are the test's.
 type host struct {
-	mu     sync.Mutex // guards the following fields
-	takes  time.Duration
-	fails  error
-	state  session.State
-	asked  error // what State answers
-	paused map[string][]time.Time
-	atOnce int // pause calls under way
-	most   int
-	ends   time.Time     // end of the run
-	most1  time.Duration // longest run that is granted, 0: any
-	lists  map[string]pauser.List
-	during func() // runs while the lists are made
+	mu       sync.Mutex // guards the following fields
+	takes    time.Duration
+	fails    error
+	state    session.State
+	asked    error // what State answers
+	paused   map[string][]time.Time
+	atOnce   int // pause calls under way
+	most     int
+	ends     time.Time     // end of the run
+	most1    time.Duration // longest run that is granted, 0: any
+	behind   time.Duration // what its clock is behind in what it says of its ends
+	extended int
+	lists    map[string]pauser.List
+	during   func() // runs while the lists are made
 }
 
 func (h *host) set(f func(h *host)) {
@@ -370,7 +372,7 @@ func (h *host) State(context.Context, session.Record) (session.State, error) {
 func (h *host) Remaining(context.Context, session.Record) (time.Duration, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Until(h.ends), nil
+	return time.Until(h.ends) - h.behind, nil
 }
 
 func (h *host) Extend(_ context.Context, _ session.Record, d time.Duration) error {
@@ -380,6 +382,7 @@ func (h *host) Extend(_ context.Context, _ session.Record, d time.Duration) erro
 		d = min(d, h.most1)
 	}
 	h.ends = time.Now().Add(d)
+	h.extended++
 	return nil
 }
 

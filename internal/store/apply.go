@@ -172,8 +172,18 @@ func (sb *Sandbox) setRecord(id string, u update, at time.Time) error {
 	sb.Record, sb.Seen = r, at
 	if before.Revision == 0 || (r.State == session.Running && before.State != session.Running) {
 		sb.active(at)
+		sb.RunningSince = began(r, before.Revision == 0, at)
 	}
 	return nil
+}
+
+// began is when a record that is seen now began to run. The stored time is by
+// the wall clock of some node: it can only make a run older that is not new.
+func began(r session.Record, found bool, at time.Time) time.Time {
+	if !found || r.StartedAt == nil {
+		return at
+	}
+	return at.Add(-max(0, at.Sub(*r.StartedAt)))
 }
 
 func decodeRecord(id string, value []byte) (session.Record, error) {

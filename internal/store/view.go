@@ -21,6 +21,11 @@ import (
 // has become RUNNING: missing data is never idleness.
 type Sandbox struct {
 	session.Snapshot
+	// RunningSince is when the run began, by this process's monotonic clock:
+	// when it saw the record become RUNNING, or, where that was before it came,
+	// what the stored time says, no later than its coming.
+	RunningSince time.Time
+
 	received time.Time // when Activity was received
 }
 

@@ -455,3 +455,50 @@ func TestNodes(t *testing.T) {
 	b.stop() // says goodbye
 	r.eventually("one node", func() bool { return !r.View().NodeAlive("node/b") })
 }
+
+// Whoever comes later knows the start of a run by a wall clock only, which may
+// be set wrong by years: it can make a run older, never one that began just now
+// out of one that began long ago by the monotonic clock.
+func TestView_runningSince(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	now := time.Now()
+	for id, started := range map[string]time.Time{"hour-ago": now.Add(-time.Hour), "in-an-hour": now.Add(time.Hour), "year-1": {}} {
+		rec := session.New(id, "h", session.Running, "created", now)
+		rec.StartedAt = &started
+		if _, err := r.Adopt(r.ctx, rec); err != nil {
+			t.Fatal(err)
+		}
+		sb := r.see(id, "its adoption", func(*store.Sandbox) bool { return true })
+		if age := time.Since(sb.RunningSince); age < 0 || (id == "in-an-hour") != (age < 30*time.Minute) {
+			t.Errorf("%s runs for %s", id, age)
+		}
+	}
+	// a change of settings is no new run, a wake is one whatever the clock says
+	before := r.see("hour-ago", "it", func(*store.Sandbox) bool { return true })
+	next := before.Record
+	next.Owner = "somebody"
+	rec, err := r.Configure(r.ctx, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb := r.see("hour-ago", "its owner", func(sb *store.Sandbox) bool { return sb.Owner != "" })
+	if !sb.RunningSince.Equal(before.RunningSince) {
+		t.Error("a change of settings began a new run")
+	}
+	busy, err := r.Transition(r.ctx, r.resuming(rec))
+	if err != nil {
+		t.Fatal(err)
+	}
+	woken, err := busy.Settle(session.Running, "woken", now.Add(-24*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Woken(r.ctx, woken, "wake"); err != nil {
+		t.Fatal(err)
+	}
+	sb = r.see("hour-ago", "its wake", func(sb *store.Sandbox) bool { return sb.Totals.Wakes > 0 })
+	if age := time.Since(sb.RunningSince); age > time.Minute {
+		t.Errorf("just woken, it runs for %s", age)
+	}
+}

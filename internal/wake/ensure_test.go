@@ -215,6 +215,28 @@ func TestEnsure_believesOnlyTheSpanOfABackoff(t *testing.T) {
 	})
 }
 
+// A record that is damaged, or was written while a clock was set, must not keep
+// its sandbox asleep for years.
+func TestEnsure_believesNoBackoffThatSandmanWouldNotHaveMade(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		for _, e := range []session.OpError{
+			{At: time.Time{}, RetryAt: time.Now()},
+			{At: time.Now(), RetryAt: time.Now().AddDate(200, 0, 0)},
+			{At: time.Now(), RetryAt: time.Now().AddDate(-200, 0, 0)},
+		} {
+			rec := r.record(session.Paused)
+			e.Op = session.OpResume
+			rec.LastError = &e
+			r.store.put(rec)
+			began := time.Now()
+			r.wantEntered(wake.Cause{Hold: time.Minute})
+			if took := time.Since(began); took > 30*time.Second {
+				t.Errorf("let in after %s, want 30s at most", took)
+			}
+		}
+	})
+}
+
 func TestEnsure_asksAHostThatIsDownOnlyNowAndThen(t *testing.T) {
 	for _, c := range []struct {
 		name     string
