@@ -106,7 +106,7 @@ const (
 
 	// lastCalls bounds what engines do at the end: presence that could not be
 	// taken back ends with its lease.
-	lastCalls = 1500 * time.Millisecond
+	lastCalls = time.Second
 )
 
 // leave begins the end of the process. It does not block: what it waits for
