@@ -41,7 +41,7 @@ type openEngines struct {
 
 func newOpenEngines() *openEngines {
 	o := new(openEngines)
-	o.leaving, o.release = context.WithCancel(context.Background())
+	o.leaving, o.release = context.WithCancel(context.Background()) //nolint:gosec // it lives as long as the process
 	return o
 }
 

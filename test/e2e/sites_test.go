@@ -135,7 +135,7 @@ func startSite(t *testing.T) (*sandman, *ownSite) {
 	}
 	own.http = &http.Client{Transport: &http.Transport{
 		DialContext: dial, ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a CA of the test's own
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // a CA of the test's own
 	}}
 	t.Cleanup(own.http.CloseIdleConnections)
 	return s, own
