@@ -123,12 +123,37 @@ func checkDatabase(dir string) error {
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if errors.Is(err, berrors.ErrTimeout) {
-		err = errors.New("it is in use by another process")
+		return fmt.Errorf("opening the database of etcd, %q: it is in use by another process", path)
+	}
+	if err == nil {
+		err = errors.Join(checkWhole(dir, path, db), db.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("opening the database of etcd, %q: %w", path, err)
+		return fmt.Errorf("opening the database of etcd, %q: %w; restore its folder from a copy, or move it away to begin anew", path, err)
 	}
-	return db.Close()
+	return nil
+}
+
+// checkWhole looks for what etcd would not: of a file that was cut short it
+// reads beyond the end, which kills the process, and without its log it waits
+// for a majority that will never come.
+func checkWhole(dir, path string, db *bolt.DB) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	var used int64
+	if err := db.View(func(tx *bolt.Tx) error { used = tx.Size(); return nil }); err != nil {
+		return err
+	}
+	if info.Size() < used {
+		return fmt.Errorf("it was cut short: %d of %d bytes are left", info.Size(), used)
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, etcdDir, "member", "wal", "*.wal"))
+	if err == nil && len(logs) == 0 {
+		err = errors.New("the log that belongs to it (wal) is missing")
+	}
+	return err
 }
 
 func embedConfig(cfg EmbeddedConfig, log *serverLog) *embed.Config {
