@@ -56,8 +56,7 @@ func (w *wait) ask(no error, found func(context.Context, session.Record) error) 
 		return w.ctx.Err()
 	}
 	w.lastErr = err
-	var permanent *PermanentError
-	if errors.As(err, &permanent) {
+	if _, permanent := errors.AsType[*PermanentError](err); permanent {
 		return &NotYetError{RetryAfter: maxBackoff, Cause: err} // no waiting mends it
 	}
 	return pause(w.ctx, askRetry)
