@@ -63,7 +63,7 @@ func (p *Pauser) keepAhead(ctx context.Context, s *session.Snapshot) (again time
 		return time.Hour // the next request or the sweep will see to it
 	case err != nil:
 		if ctx.Err() == nil {
-			p.cfg.Logger.Warn("keeping the host's timeout ahead failed", zap.String("sandbox", s.SandboxID), zap.Error(err))
+			p.cfg.Logger.Debug("keeping the host's timeout ahead failed", zap.String("sandbox", s.SandboxID), zap.Error(err))
 		}
 		return aheadRetry
 	}
