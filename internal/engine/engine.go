@@ -95,7 +95,8 @@ type Engine struct {
 	stopped chan struct{}
 	ending  context.Context
 
-	rescuing sync.Mutex // held to begin a rescue, and to begin the end
+	rescuing sync.Mutex // guards the following field, and that rescues begin
+	noRescue bool
 	rescues  sync.WaitGroup
 }
 
@@ -189,7 +190,8 @@ func (e *Engine) run(leading context.Context) {
 	}
 	<-e.ending.Done()
 	probing.Wait()
-	e.rescuing.Lock() // none begins from here on: see pausedByOthers
+	e.rescuing.Lock()
+	e.noRescue = true // see pausedByOthers
 	e.rescuing.Unlock()
 	e.rescues.Wait()
 	e.waker.Wait()
@@ -274,7 +276,7 @@ func (e *Engine) pausedByOthers(id string) {
 	}
 	e.rescuing.Lock()
 	defer e.rescuing.Unlock()
-	if e.ending.Err() != nil {
+	if e.noRescue {
 		return
 	}
 	e.rescues.Go(func() {
