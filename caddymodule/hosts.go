@@ -57,6 +57,20 @@ func keyOr(configured string) string {
 	return sandboxd.DefaultAPIKey
 }
 
+// hostOptions reads a host's block, each of whose options has one argument.
+func hostOptions(d *caddyfile.Dispenser, options map[string]*string) error {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		to, ok := options[d.Val()]
+		if !ok {
+			return d.Errf("unrecognized host option %s", d.Val())
+		}
+		if err := oneArg(d, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // OriginHost is a host that serves the E2B API and its sandboxes on one
 // origin, such as cmd/sandboxd.
 type OriginHost struct {
@@ -91,15 +105,7 @@ func (h *OriginHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	} else if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if d.Val() != "api_key" {
-			return d.Errf("unrecognized host option %s", d.Val())
-		}
-		if err := oneArg(d, &h.APIKey); err != nil {
-			return err
-		}
-	}
-	return nil
+	return hostOptions(d, map[string]*string{"api_key": &h.APIKey})
 }
 
 // Validate checks the URL.
@@ -160,23 +166,7 @@ func (h *E2BHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch d.Val() {
-		case "api_key":
-			err = oneArg(d, &h.APIKey)
-		case "domain":
-			err = oneArg(d, &h.Domain)
-		case "api_url":
-			err = oneArg(d, &h.APIURL)
-		default:
-			err = d.Errf("unrecognized host option %s", d.Val())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return hostOptions(d, map[string]*string{"api_key": &h.APIKey, "domain": &h.Domain, "api_url": &h.APIURL})
 }
 
 // Provision fills in the defaults.

@@ -55,21 +55,7 @@ func (h *LocalHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch d.Val() {
-		case "dir":
-			err = oneArg(d, &h.Dir)
-		case "api_key":
-			err = oneArg(d, &h.APIKey)
-		default:
-			err = d.Errf("unrecognized host option %s", d.Val())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return hostOptions(d, map[string]*string{"dir": &h.Dir, "api_key": &h.APIKey})
 }
 
 // localHosts keeps a host open as long as any configuration uses its folder.
