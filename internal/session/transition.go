@@ -29,6 +29,30 @@ func (r Record) Wake(op Op, reason string, now time.Time) (Record, error) {
 	return r.move(Resuming, &op, reason, now)
 }
 
+// CountReconnect gives the record with a page's own reconnect counted that wakes
+// the sandbox on the day of now.
+func (r Record) CountReconnect(now time.Time) Record {
+	r.ReconnectWakes = ReconnectWakes{Day: day(now), Count: r.ReconnectsOn(now) + 1}
+	return r
+}
+
+// UncountReconnect takes back what CountReconnect has counted last.
+func (r Record) UncountReconnect() Record {
+	r.ReconnectWakes.Count = max(0, r.ReconnectWakes.Count-1)
+	return r
+}
+
+// ReconnectsOn tells how many wakes pages' reconnects have caused on the day
+// of now, which begins at midnight UTC.
+func (r Record) ReconnectsOn(now time.Time) int {
+	if r.ReconnectWakes.Day != day(now) {
+		return 0
+	}
+	return r.ReconnectWakes.Count
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
 // Settle ends an op with the host's word, or corrects a record that the host
 // contradicts: to RUNNING, PAUSED or KILLED. A state that the record already
 // has is an error, so that nobody writes for nothing.

@@ -255,3 +255,24 @@ func TestWithMetadata_takesOwnerAndProjectWhereNoneIsSet(t *testing.T) {
 		t.Error("the record shares the caller's map")
 	}
 }
+
+func TestReconnects_areCountedByTheDayInUTC(t *testing.T) {
+	t.Parallel()
+	evening := time.Date(2026, 3, 1, 20, 0, 0, 0, time.FixedZone("west", -5*60*60)) // the 2nd in UTC
+	r := in(t, session.Paused)
+	r = r.CountReconnect(evening).CountReconnect(evening.Add(time.Hour))
+	if want := (session.ReconnectWakes{Day: "2026-03-02", Count: 2}); r.ReconnectWakes != want || r.ReconnectsOn(evening) != 2 {
+		t.Errorf("counted %+v, of which %d today; want %+v", r.ReconnectWakes, r.ReconnectsOn(evening), want)
+	}
+	next := evening.Add(23 * time.Hour)
+	if got := r.ReconnectsOn(next); got != 0 {
+		t.Errorf("%d wakes on a day that has just begun", got)
+	}
+	r = r.CountReconnect(next)
+	if want := (session.ReconnectWakes{Day: "2026-03-03", Count: 1}); r.ReconnectWakes != want {
+		t.Errorf("on the next day: %+v, want %+v", r.ReconnectWakes, want)
+	}
+	if r = r.UncountReconnect().UncountReconnect(); r.ReconnectWakes.Count != 0 {
+		t.Errorf("count %d after more was taken back than there was", r.ReconnectWakes.Count)
+	}
+}

@@ -35,6 +35,9 @@ func (w *Waker) resume(ctx context.Context, s *session.Snapshot, cause Cause) er
 	if err != nil {
 		return err
 	}
+	if cause.Reconnect {
+		next = next.CountReconnect(now)
+	}
 	failpoint.Hit(failpoint.WakeBegin)
 	op, err := w.store.Wake(ctx, next)
 	failpoint.Hit(failpoint.WakeDone)
@@ -75,6 +78,9 @@ func (w *Waker) connect(ctx context.Context, rec session.Record, cause Cause) er
 func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error {
 	step := func(r session.Record) (session.Record, error) {
 		now := time.Now()
+		if cause.Reconnect && failed != nil && !errors.Is(failed, context.DeadlineExceeded) {
+			r = r.UncountReconnect() // it has cost nothing
+		}
 		switch {
 		case failed == nil:
 			return r.Settle(session.Running, cause.Reason, now)

@@ -48,7 +48,6 @@ func (w *wait) step(s *session.Snapshot) (done bool, err error) {
 	case s != nil && s.State == session.Running && s.Revision != w.cause.Suspect:
 		return w.enter(s)
 	case s != nil && (!s.State.Busy() || w.store.Abandoned(s)) && s.State != session.Killed:
-		w.woke = true
 		return w.wake(s)
 	}
 	w.storeDown = time.Time{} // other things come between the tries
@@ -57,9 +56,11 @@ func (w *wait) step(s *session.Snapshot) (done bool, err error) {
 		return false, w.adopt()
 	case s.State == session.Killed:
 		return false, w.revive(s)
-	default:
-		return false, w.await(s)
 	}
+	if err := w.may(s); err != nil {
+		return false, err
+	}
+	return false, w.await(s)
 }
 
 // checkHold starts the hold once no pause is under way, and ends it.
@@ -155,13 +156,20 @@ func (w *wait) awaitFor(s *session.Snapshot, d time.Duration) error {
 // the last failure is too fresh.
 func (w *wait) wake(s *session.Snapshot) (bool, error) {
 	if rest := backingOff(s); rest > 0 {
+		if err := w.may(s); err != nil {
+			return false, err
+		}
 		if time.Now().Add(rest).After(w.deadline) {
 			return false, w.notYet(s)
 		}
 		return false, w.awaitFor(s, rest)
 	}
 	began := time.Now()
-	err := w.join("wake ", func(ctx context.Context) error { return w.resume(ctx, s, w.cause) })
+	err := w.begin("wake ", s, func(ctx context.Context) error { return w.resume(ctx, s, w.cause) })
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return false, refused.to(w)
+	}
+	w.woke = true
 	switch {
 	case err == nil, errors.Is(err, session.ErrConflict), errors.Is(err, errFailed):
 		w.storeDown = time.Time{}
@@ -181,7 +189,10 @@ func (w *wait) wake(s *session.Snapshot) (bool, error) {
 // wakeDirectly is for a store that is away: the session is known, so the host
 // alone must do.
 func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
-	err := w.join("direct ", func(ctx context.Context) error { return w.connect(ctx, s.Record, w.cause) })
+	err := w.begin("direct ", s, func(ctx context.Context) error { return w.connect(ctx, s.Record, w.cause) })
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return false, refused.to(w)
+	}
 	switch {
 	case err == nil:
 		w.visit.Force()
@@ -203,6 +214,41 @@ func backingOff(s *session.Snapshot) time.Duration {
 		return 0
 	}
 	return time.Until(s.Seen.Add(min(maxBackoff, s.LastError.RetryAt.Sub(s.LastError.At))))
+}
+
+// may asks whether this caller may begin a wake. Where one has been begun, or
+// the sandbox was to run anyway, there is nothing to ask.
+func (w *wait) may(s *session.Snapshot) error {
+	if w.cause.May == nil || s.State != session.Paused && s.State != session.Pausing {
+		return nil
+	}
+	return w.cause.May(s.Record)
+}
+
+// begin joins what is under way for the sandbox, or begins it if this caller
+// may. It asks where only the one who begins comes by: the view may not show yet
+// that a wake has begun. The error is a *refusal if somebody was refused.
+func (w *wait) begin(what string, s *session.Snapshot, do func(context.Context) error) error {
+	return w.join(what, func(ctx context.Context) error {
+		if err := w.may(s); err != nil {
+			return &refusal{who: w, error: err}
+		}
+		return do(ctx)
+	})
+}
+
+// refusal is that of one caller; the others who had joined it ask for
+// themselves.
+type refusal struct {
+	who *wait
+	error
+}
+
+func (r *refusal) to(w *wait) error {
+	if r.who == w {
+		return r.error
+	}
+	return nil
 }
 
 // errHeld says that the caller's hold ended before what it waited for.

@@ -118,6 +118,15 @@ type Cause struct {
 	Hold    time.Duration // how long to wait once no pause is under way; 0: the default
 	Timeout time.Duration // how long the host shall let it run at least; 0: from the idle timeout
 	Suspect int64         // revision of a RUNNING record under which the host has said "paused"
+
+	// Reconnect says that it is a page's own reconnect: the wake that it begins
+	// is counted in the record's ReconnectWakes.
+	Reconnect bool
+	// May is asked before a wake is begun, in PAUSED and already in PAUSING, and
+	// not by those who join a wake that is under way. Its error is returned as it
+	// is. It is given the record as it stands, may be asked several times, and
+	// must not block: others wait for its answer. nil: yes.
+	May func(session.Record) error
 }
 
 // Config is what a Waker goes by. Zero values mean the defaults.
