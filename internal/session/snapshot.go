@@ -19,6 +19,7 @@ type Snapshot struct {
 	Seen             time.Time // when this process saw this revision of the record, likewise
 	Presence         []Presence
 	Holds            []Hold
+	Traffic          []NodeTraffic // by node
 }
 
 // Presence says that a proxy may be forwarding.
@@ -30,6 +31,25 @@ type Presence struct {
 // Open tells whether somebody is visiting: a proxy is present, or one was and
 // nobody has closed its visit.
 func (s *Snapshot) Open() bool { return len(s.Presence) > 0 || s.Activity.Open }
+
+// Streams is how many streams are open through all proxies.
+func (s *Snapshot) Streams() int {
+	open := 0
+	for _, t := range s.Traffic {
+		open += t.Open
+	}
+	return open
+}
+
+// TrafficOf gives a node's traffic; ok is false where it has told none.
+func (s *Snapshot) TrafficOf(node string) (t NodeTraffic, ok bool) {
+	for _, t := range s.Traffic {
+		if t.Node == node {
+			return t, true
+		}
+	}
+	return NodeTraffic{}, false
+}
 
 // PauseAt is when the session becomes idle, by this process's clock. ok is
 // false while something keeps it awake, or when it does not run.

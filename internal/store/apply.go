@@ -130,6 +130,8 @@ func (d *draft) update(p parts, u update) error {
 		return nil
 	case kindHold:
 		return d.sandbox(p.id, u.rev).setHold(p.sub, u)
+	case kindStreams:
+		return d.sandbox(p.id, u.rev).setTraffic(p.sub, u)
 	default: // ignored kinds
 		return nil
 	}
@@ -258,5 +260,21 @@ func (sb *Sandbox) setHold(name string, u update) error {
 	}
 	slices.SortFunc(others, func(a, b session.Hold) int { return cmp.Compare(a.Name, b.Name) })
 	sb.Holds = others
+	return err
+}
+
+// setTraffic shows none where it can't be read: nothing depends on it but what
+// people are told, and how many streams were open at a pause.
+func (sb *Sandbox) setTraffic(node string, u update) error {
+	others := slices.DeleteFunc(slices.Clone(sb.Traffic), func(t session.NodeTraffic) bool { return t.Node == node })
+	var err error
+	if !u.deleted {
+		var t session.NodeTraffic
+		if t, err = session.StoredTraffic(node, u.value); err == nil {
+			others = append(others, t)
+		}
+	}
+	slices.SortFunc(others, func(a, b session.NodeTraffic) int { return cmp.Compare(a.Node, b.Node) })
+	sb.Traffic = slices.Clip(others)
 	return err
 }

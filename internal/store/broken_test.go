@@ -27,11 +27,13 @@ func TestView_skipsWhatItCantRead(t *testing.T) {
 		"holds/good/h":            "nonsense",
 		"toys/ball":               "{}",
 		"presence/only-one-level": "",
+		"streams/good/node-x":     "[",
+		"streams/only-one-level":  "{}",
 	}
 	for key, value := range broken {
 		r.put(key, value)
 	}
-	for _, key := range []string{"history/x/y", "leader/1", "streams/good/node-b"} {
+	for _, key := range []string{"history/x/y", "leader/1"} {
 		r.put(key, "[") // not the view's
 	}
 	last := r.adopt("last", session.Running)
@@ -49,6 +51,9 @@ func TestView_skipsWhatItCantRead(t *testing.T) {
 			t.Errorf("%d sandboxes are shown, want 2", len(items))
 		}
 		sb, _ := v.Get("good")
+		if len(sb.Traffic) != 0 {
+			t.Errorf("unreadable traffic is shown: %+v", sb.Traffic)
+		}
 		if !sb.Activity.Open || sb.ActivityRevision == 0 || len(sb.Holds) != 1 {
 			t.Errorf("unreadable activity and holds must keep it awake: %+v", sb)
 		}

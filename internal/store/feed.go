@@ -18,7 +18,7 @@ import (
 const listPage = 2000
 
 // ignored tells which kinds the view is not made of.
-func (k kind) ignored() bool { return k == kindHistory || k == kindLeader || k == kindStreams }
+func (k kind) ignored() bool { return k == kindHistory || k == kindLeader }
 
 // feed feeds the view until ctx is done: a list, then a watch from there, and
 // again after the watch broke or fell behind a compaction.

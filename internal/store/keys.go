@@ -32,6 +32,7 @@ func (k keys) activity(id string) string       { return k.join(kindActivity, id)
 func (k keys) node(node string) string         { return k.join(kindNode, node) }
 func (k keys) presence(id, node string) string { return k.join(kindPresence, id, node) }
 func (k keys) hold(id, name string) string     { return k.join(kindHold, id, name) }
+func (k keys) streams(id, node string) string  { return k.join(kindStreams, id, node) }
 
 // folder is the range of the keys of one kind of one sandbox.
 func (k keys) folder(of kind, id string) string { return k.join(of, id) + "/" }
@@ -87,10 +88,10 @@ type parts struct {
 }
 
 // depths says how many segments follow the kind.
-var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPresence: 2, kindHold: 2}
+var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPresence: 2, kindHold: 2, kindStreams: 2}
 
 // parse takes apart a key that the view is made of. For the kinds that it
-// isn't made of (history, leader, streams) only the kind is filled in.
+// isn't made of (history, leader) only the kind is filled in.
 func (k keys) parse(key string) (parts, error) {
 	segments := strings.Split(strings.TrimPrefix(key, k.prefix), "/")
 	p := parts{kind: kind(segments[0])}

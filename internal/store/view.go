@@ -55,7 +55,7 @@ func (sb *Sandbox) visible() *Sandbox {
 }
 
 func (sb *Sandbox) vacant() bool {
-	return sb.Revision == 0 && sb.ActivityRevision == 0 && len(sb.Presence) == 0 && len(sb.Holds) == 0
+	return sb.Revision == 0 && sb.ActivityRevision == 0 && len(sb.Presence) == 0 && len(sb.Holds) == 0 && len(sb.Traffic) == 0
 }
 
 // BrokenRecord is a stored value that could not be read, or a key that does
