@@ -24,6 +24,7 @@ type options struct {
 	idle time.Duration // SANDMAN_IDLE_TIMEOUT
 	host string        // SANDMAN_HOST
 	data string        // SANDMAN_DATA, to start again on what another one left
+	port int           // SANDMAN_PORT, to start again where another one listened
 
 	demo bool // SANDMAN_DEMO
 
@@ -50,7 +51,10 @@ func start(t *testing.T, o options) *sandman {
 	if o.data == "" {
 		o.data = filepath.Join(shortDir(t), "d")
 	}
-	port := freePort(t)
+	port := o.port
+	if port == 0 {
+		port = freePort(t)
+	}
 	s := &sandman{port: port, url: local(port), dir: o.data, idle: o.idle, e2b: newE2B(local(port)+"/e2b", local(port))}
 	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), o.binary(t), "run", "--config", o.config(t))
 	s.process.await(t, func() bool {
