@@ -86,12 +86,28 @@ port_is_busy() {
 	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
+# SANDMAN_DATA is the caller's, who may be in another folder than the checkout. The admin socket lies in
+# it, and a socket's path has at most 107 bytes (103 on macOS): the system's own error names no cause.
+settle_data() {
+	local LC_ALL=C longest=92
+	if [ -z "${SANDMAN_DATA:-}" ]; then return; fi
+	case $SANDMAN_DATA in
+	/*) ;;
+	*) if [ ! . -ef "$root" ]; then export SANDMAN_DATA=$PWD/${SANDMAN_DATA#./}; fi ;;
+	esac
+	if [ ${#SANDMAN_DATA} -gt $longest ]; then
+		fail "the path in SANDMAN_DATA has ${#SANDMAN_DATA} bytes, and a socket in it can be reached with $longest at most:" \
+			"$SANDMAN_DATA" "Choose a shorter one, or leave it out."
+	fi
+}
+
 run() {
 	local port=${SANDMAN_PORT:-8080}
 	if port_is_busy "$port"; then
 		fail "port $port is in use by another program. End that one, or choose another port:" \
 			"SANDMAN_PORT=8081 ./xcaddy.sh run"
 	fi
+	settle_data
 	build "$@"
 	if [ -z "${SANDMAN_BIND:-}" ] && ! has_ipv6_loopback; then
 		export SANDMAN_BIND=127.0.0.1
