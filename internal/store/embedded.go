@@ -45,10 +45,12 @@ type EmbeddedConfig struct {
 
 // Embedded is an etcd server in this process. It opens no socket.
 type Embedded struct {
+	dir    string
 	server *embed.Etcd
 	client *clientv3.Client
 	lock   *os.File
 	log    *serverLog
+	room   *room
 	close  sync.Once
 }
 
@@ -64,15 +66,16 @@ func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 		lock.Close()
 		return nil, err
 	}
-	e := &Embedded{lock: lock, log: newServerLog(cfg.Logger)}
+	e := &Embedded{dir: cfg.Dir, lock: lock, log: newServerLog(cfg.Logger)}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if e.server, err = start(ctx, e.log, embedConfig(cfg, e.log)); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("starting etcd on %q: %w", cfg.Dir, err)
 	}
-	e.client = v3client.New(e.server.Server)
-	if err := e.makeRoom(ctx); err != nil {
+	e.client = outliving(v3client.New(e.server.Server), e)
+	e.room = newRoom(e)
+	if err := e.room.open(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("starting etcd on %q: %w", cfg.Dir, err)
 	}
@@ -82,16 +85,39 @@ func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 // Client gives the client of the server, which goes with it: don't close it.
 func (e *Embedded) Client() *clientv3.Client { return e.client }
 
+// Ended is closed when the server has died, which only a restart of the
+// process mends. Calls of its client then fail at once.
+func (e *Embedded) Ended() <-chan struct{} { return e.log.ended }
+
+// Err says in words for an operator what is the matter with the server and
+// what can be done: that it takes no writes for want of space, or has died. It
+// is nil while all is well.
+func (e *Embedded) Err() error {
+	if why := e.log.cause(); why != nil {
+		return fmt.Errorf("the embedded etcd in %q has ended (%w): free space on its disk if that is full, then restart Sandman", e.dir, why)
+	}
+	return e.room.err()
+}
+
 // Close stops the server and waits for its end. Whatever still uses the
-// client gets errors, so stop that first. It may be called again.
+// client gets errors, so stop that first. It may be called again. A server
+// that has died can't be stopped: what is left of it goes with the process.
 func (e *Embedded) Close() error {
 	e.close.Do(func() {
 		e.log.hush()
-		_ = e.client.Close() // "context canceled", always
-		e.server.Close()
+		if e.log.cause() == nil {
+			_, _ = outlive(e, e.shut) // it may die yet
+		}
 		_ = e.lock.Close()
 	})
 	return nil
+}
+
+func (e *Embedded) shut() (_ struct{}, _ error) {
+	e.room.close()
+	_ = e.client.Close() // "context canceled", always
+	e.server.Close()
+	return
 }
 
 // lockDir makes the folder ours. etcd itself would wait for its other owner.
@@ -211,34 +237,4 @@ func awaitReady(ctx context.Context, log *serverLog, server *embed.Etcd) error {
 	log.hush()
 	server.Close()
 	return log.reason(err)
-}
-
-// makeRoom ends the alarm of an earlier run that was over its quota, if there
-// is room after all once old revisions are gone: a restart with a larger quota
-// should be all that an operator has to do.
-func (e *Embedded) makeRoom(ctx context.Context) error {
-	alarms, err := e.client.AlarmList(ctx)
-	if err != nil {
-		return fmt.Errorf("reading alarms: %w", err)
-	}
-	if len(alarms.Alarms) == 0 {
-		return nil
-	}
-	status, err := e.client.Get(ctx, "\x00", clientv3.WithCountOnly())
-	if err != nil {
-		return fmt.Errorf("reading the revision: %w", err)
-	}
-	if _, err := e.client.Compact(ctx, status.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
-		e.log.logger.Debug("nothing to compact", zap.Error(err))
-	}
-	if err := e.server.Server.Backend().Defrag(); err != nil {
-		return fmt.Errorf("defragmenting: %w", err)
-	}
-	if e.server.Server.Backend().Size() >= e.server.Config().QuotaBackendBytes {
-		return nil // nothing is gained; writes will say ErrNoSpace
-	}
-	if _, err := e.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
-		return fmt.Errorf("ending the alarm: %w", err)
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -22,7 +23,8 @@ import (
 	"github.com/sandman-proxy/sandman/internal/store"
 )
 
-// open starts an embedded server whose log must stay empty.
+// open starts an embedded server whose log must show no errors but the want of
+// space that a test has brought about.
 func open(t *testing.T, cfg store.EmbeddedConfig) *store.Embedded {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -36,6 +38,9 @@ func open(t *testing.T, cfg store.EmbeddedConfig) *store.Embedded {
 			t.Error(err)
 		}
 		for _, l := range logs.FilterLevelExact(zapcore.ErrorLevel).All() {
+			if l.Message == "etcd is short of space" && cfg.QuotaBytes > 0 {
+				continue
+			}
 			t.Errorf("it logged %q %v", l.Message, l.ContextMap())
 		}
 	})
@@ -165,21 +170,40 @@ func flip(t *testing.T, path, text string) {
 	}
 }
 
+// overfill writes values until the server takes no more, to one key or to as
+// many as it takes.
+func overfill(t *testing.T, e *store.Embedded, key func(i int) string) {
+	t.Helper()
+	filler := strings.Repeat("x", 64<<10)
+	for i := range 1000 {
+		_, err := e.Client().Put(t.Context(), key(i), filler)
+		switch {
+		case errors.Is(err, rpctypes.ErrNoSpace):
+			return
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the quota is none")
+}
+
+func onOneKey(int) string     { return "/filler" }
+func onManyKeys(i int) string { return fmt.Sprint("/filler/", i) }
+
+// The first write that is refused may be so before there is an alarm, which
+// alone makes etcd refuse smaller ones that would fit: the tests wait for it.
 func TestOpenEmbedded_quota(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	e := open(t, store.EmbeddedConfig{Dir: dir, QuotaBytes: 4 << 20})
 	r := newNode(t, e.Client(), "/quota/", "node-a")
 	rec := r.adopt("s", session.Running)
-	filler := strings.Repeat("x", 1<<20)
-	var err error
-	for i := 0; i < 100 && err == nil; i++ {
-		_, err = e.Client().Put(r.ctx, "/filler", filler)
+	overfill(t, e, onManyKeys)
+	r.eventually("the alarm", func() bool { return e.Err() != nil && r.View().Full() })
+	if why := e.Err().Error(); !strings.Contains(why, dir) || !strings.Contains(why, "4 MB") {
+		t.Errorf("it says %q", why)
 	}
-	if err == nil {
-		t.Fatal("the quota is none")
-	}
-	_, err = r.Enter(r.ctx, "s", rec.Revision, "request")
+	_, err := r.Enter(r.ctx, "s", rec.Revision, "request")
 	if !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("got %v, want ErrNoSpace", err)
 	}
@@ -189,13 +213,40 @@ func TestOpenEmbedded_quota(t *testing.T) {
 	r.stop()
 	e.Close()
 
-	// The filler is one value and its past: a restart finds room.
+	// the same once more, and then a larger quota is all that it takes
 	e = open(t, store.EmbeddedConfig{Dir: dir, QuotaBytes: 4 << 20})
+	if err := e.Err(); err == nil {
+		t.Errorf("started again it says %v", err)
+	}
+	e.Close()
+	e = open(t, store.EmbeddedConfig{Dir: dir, QuotaBytes: 64 << 20})
+	if err := e.Err(); err != nil {
+		t.Errorf("with a larger quota it says %v", err)
+	}
 	r = newNode(t, e.Client(), "/quota/", "node-b")
 	defer r.stop()
 	if _, err := r.Enter(r.ctx, "s", rec.Revision, "request"); err != nil {
 		t.Error(err)
 	}
+}
+
+// What fills the quota with revisions that nobody needs is given up while the
+// server runs.
+func TestEmbedded_makesRoomByItself(t *testing.T) {
+	t.Parallel()
+	e := open(t, store.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 4 << 20})
+	r := newNode(t, e.Client(), "/room/", "node-a")
+	defer r.stop()
+	rec := r.adopt("s", session.Running)
+	overfill(t, e, onOneKey)
+	r.eventually("a write", func() bool {
+		_, err := e.Client().Put(r.ctx, "/filler", strings.Repeat("x", 1<<20))
+		return err == nil && e.Err() == nil
+	})
+	r.eventually("a visit", func() bool {
+		_, err := r.Enter(r.ctx, "s", rec.Revision, "request")
+		return err == nil
+	})
 }
 
 func TestOpenEmbedded_opensNoSocket(t *testing.T) {
@@ -380,11 +431,7 @@ func TestContact_isLostWhileTheStoreIsFull(t *testing.T) {
 	r := newNode(t, e.Client(), "/full/", "node-a")
 	defer r.stop()
 	before := r.awaitContact(true)
-	filler := strings.Repeat("x", 1<<20)
-	var err error
-	for i := 0; i < 100 && err == nil; i++ {
-		_, err = e.Client().Put(r.ctx, "/filler", filler)
-	}
+	overfill(t, e, onManyKeys)
 	lost := r.awaitContact(false) // though nobody has used the Store
 	if lost == before || !r.View().Full() {
 		t.Errorf("epoch %d, then %d; full: %t", before, lost, r.View().Full())
@@ -393,7 +440,7 @@ func TestContact_isLostWhileTheStoreIsFull(t *testing.T) {
 		t.Error("presence that stands is no longer believed")
 	}
 
-	if _, err := e.Client().AlarmDisarm(r.ctx, &clientv3.AlarmMember{}); err != nil {
+	if _, err := e.Client().Delete(r.ctx, "/filler/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitContactAgain(before)

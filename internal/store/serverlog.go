@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -13,26 +15,72 @@ import (
 // as it runs. While it closes, it calls errors what are none.
 type serverLog struct {
 	logger *zap.Logger
+	own    *zap.Logger   // for what Sandman says of the server
+	ended  chan struct{} // closed when the server has died
 
 	mu      sync.Mutex // guards the following fields
 	running bool
 	hushed  bool
 	worst   string // the last error logged before it ran: better than "exit"
+	noLog   bool   // it could not allocate the next file of its log
+	why     error  // what it died of
 }
 
 func newServerLog(log *zap.Logger) *serverLog {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	l := &serverLog{}
+	l := &serverLog{own: log, ended: make(chan struct{})}
 	l.logger = log.Named("etcd").WithOptions(
 		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return filter{c, l} }),
 		// Where etcd would exit the process only the goroutine ends. The store
 		// is then as good as away, which Sandman survives; an exit would cut
 		// off every visitor.
-		zap.WithFatalHook(zapcore.WriteThenGoexit),
+		zap.WithFatalHook(death{l}),
+		zap.WithPanicHook(death{l}),
 	)
 	return l
+}
+
+// death ends the goroutine of the server that can't go on, and with it the
+// server: the locks that it held are never let go.
+type death struct{ log *serverLog }
+
+// OnWrite implements zapcore.CheckWriteHook.
+func (d death) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	if d.log.died(withErrors(e.Message, fields)) || e.Level == zapcore.FatalLevel {
+		runtime.Goexit()
+	}
+	panic(e.Message) // while it starts, see start
+}
+
+// died notes what the server died of; false if it has not run yet.
+func (l *serverLog) died(of string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.running {
+		return false
+	}
+	if l.why == nil {
+		l.why = errors.New(of)
+		close(l.ended)
+	}
+	return true
+}
+
+// cause is what the server died of, nil if it has not.
+func (l *serverLog) cause() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}
+
+// lacksLog tells that the server will die when the present file of its log is
+// full: a failure to allocate the next one is kept until then.
+func (l *serverLog) lacksLog() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.noLog
 }
 
 func (l *serverLog) started() {
@@ -52,14 +100,24 @@ func (l *serverLog) passes(e zapcore.Entry, fields []zapcore.Field) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.running && e.Level >= zapcore.ErrorLevel {
-		l.worst = e.Message
-		for _, f := range fields {
-			if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
-				l.worst += ": " + err.Error()
-			}
-		}
+		l.worst = withErrors(e.Message, fields)
+	}
+	if strings.HasPrefix(e.Message, logNotAllocated) {
+		l.noLog = true
 	}
 	return !l.hushed
+}
+
+// logNotAllocated is how etcd's message of it begins.
+const logNotAllocated = "failed to preallocate space when creating a new WAL"
+
+func withErrors(message string, fields []zapcore.Field) string {
+	for _, f := range fields {
+		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			message += ": " + err.Error()
+		}
+	}
+	return message
 }
 
 // reason adds to a failed start what was logged about it.
