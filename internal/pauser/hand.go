@@ -153,6 +153,7 @@ func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, 
 	if err != nil {
 		return session.ErrConflict
 	}
+	next.Parked = p.cfg.Streams(s)
 	op, err := p.store.Drain(ctx, next)
 	failpoint.Hit(failpoint.DrainDone)
 	if err != nil {

@@ -95,6 +95,7 @@ func (m *memory) put(r session.Record) {
 	s := &session.Snapshot{Record: r, Seen: time.Now(), LastActive: time.Now()}
 	if old := m.sessions[r.SandboxID]; old != nil {
 		s.Activity, s.ActivityRevision, s.Presence, s.Holds = old.Activity, old.ActivityRevision, old.Presence, old.Holds
+		s.Traffic = old.Traffic
 		if r.State != session.Running || old.State == session.Running {
 			s.LastActive = old.LastActive
 		}

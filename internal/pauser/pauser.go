@@ -133,8 +133,12 @@ type Config struct {
 	Grace       time.Duration // how long Wait lets pause calls go on
 	// InUse says in words what is in flight at this process, for the answer to
 	// a refused pause.
-	InUse  func(id string) []string
-	Logger *zap.Logger
+	InUse func(id string) []string
+	// Streams tells how many long connections are open, for the record of the
+	// pause: their clients will come again by themselves. nil: as the snapshot
+	// says.
+	Streams func(s *session.Snapshot) int
+	Logger  *zap.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -153,6 +157,9 @@ func (c Config) withDefaults() Config {
 		if *d.v == 0 {
 			*d.v = d.d
 		}
+	}
+	if c.Streams == nil {
+		c.Streams = (*session.Snapshot).Streams
 	}
 	return c
 }

@@ -34,6 +34,7 @@ func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Durat
 	if err != nil {
 		return err
 	}
+	next.Parked = l.cfg.Streams(s)
 	within, cancel := context.WithTimeout(ctx, l.cfg.CallWithin)
 	defer cancel()
 	failpoint.Hit(failpoint.SleepBegin)
@@ -218,6 +219,9 @@ func (p *Pauser) settleTo(ctx context.Context, s *session.Snapshot, told session
 	next, err := s.Settle(told, why, time.Now())
 	if err != nil {
 		return err
+	}
+	if s.State == session.Running && told == session.Paused { // by somebody else
+		next.Parked = p.cfg.Streams(s)
 	}
 	return p.store.Settle(ctx, next)
 }
