@@ -189,6 +189,9 @@ func (a *App) identify() (string, error) {
 	settings := *a
 	settings.Tokens, settings.PricePerMinute = nil, 0
 	b, err := json.Marshal(settings)
+	if settings.Etcd != nil {
+		b = append(b, settings.Etcd.key()...)
+	}
 	return string(b), err
 }
 

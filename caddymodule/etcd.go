@@ -1,12 +1,17 @@
 package caddymodule
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -34,12 +39,13 @@ type Etcd struct {
 	// roots where an endpoint is an `https://` URL, else in plain text.
 	TLS *EtcdTLS `json:"tls,omitempty"`
 
-	// The user, where etcd asks for one. Placeholders such as `{env.ETCD_USER}`
-	// are replaced.
+	// The user, where etcd asks for one. It needs no more than to read and write
+	// what begins with the prefix. Placeholders such as `{env.ETCD_USER}` are
+	// replaced.
 	Username string `json:"username,omitempty"`
 
-	// The user's password. Placeholders such as `{env.ETCD_PASSWORD}` are
-	// replaced.
+	// The user's password. Placeholders such as `{env.ETCD_PASSWORD}` and
+	// `{file./path}` are replaced, anew at each reload.
 	Password string `json:"password,omitempty"`
 
 	// The prefix of all keys. Sandmen with different ones share an etcd and
@@ -49,12 +55,13 @@ type Etcd struct {
 
 // EtcdTLS is how etcd's endpoints are reached by TLS.
 type EtcdTLS struct {
-	// A PEM file with the roots that the servers' certificates lead to.
-	// Default: the system's.
+	// A PEM file with the roots that the servers' certificates lead to. It is
+	// read anew at a reload. Default: the system's.
 	CA string `json:"ca,omitempty"`
 
 	// A PEM file with the certificate that this proxy shows, where etcd asks for
-	// one. Default: none.
+	// one. It is read for each connection, and so can be renewed in place.
+	// Default: none.
 	Cert string `json:"cert,omitempty"`
 
 	// A PEM file with the certificate's key.
@@ -98,25 +105,43 @@ func (e *Etcd) secure() (*tls.Config, error) {
 		}
 	}
 	if e.TLS.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(e.TLS.Cert, e.TLS.Key)
-		if err != nil {
-			return nil, fmt.Errorf("reading the certificate for etcd: %w", err)
+		if _, err := e.TLS.certificate(nil); err != nil {
+			return nil, err
 		}
-		cfg.Certificates = []tls.Certificate{pair}
+		cfg.GetClientCertificate = e.TLS.certificate
 	}
 	return cfg, nil
 }
 
-// key is all that tells one etcd from another.
+// certificate reads the files anew for each connection: certificates are
+// renewed in place.
+func (t *EtcdTLS) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate for etcd: %w", err)
+	}
+	return &pair, nil
+}
+
+// key is all that tells one etcd from another, and changes with the contents of
+// files that are read once.
 func (e *Etcd) key() string {
 	if e.Embedded {
 		return "embedded " + e.Dir
 	}
-	parts := append([]string{"endpoints", e.Username, e.Password}, e.Endpoints...)
+	user, password := e.credentials()
+	parts := append([]string{"endpoints", user, password}, e.Endpoints...)
 	if e.TLS != nil {
-		parts = append(parts, "tls", e.TLS.CA, e.TLS.Cert, e.TLS.Key)
+		roots, _ := os.ReadFile(e.TLS.CA) // who can't be read is refused by validate
+		parts = append(parts, "tls", e.TLS.CA, string(roots), e.TLS.Cert, e.TLS.Key)
 	}
-	return strings.Join(parts, "\n")
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))
+}
+
+// credentials gives user and password, with the placeholders replaced.
+func (e *Etcd) credentials() (user, password string) {
+	env := caddy.NewReplacer()
+	return env.ReplaceAll(e.Username, ""), env.ReplaceAll(e.Password, "")
 }
 
 // dial gives a client of a shared etcd. It connects when it is used.
@@ -125,11 +150,62 @@ func (e *Etcd) dial(logger *zap.Logger) (*store.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := caddy.NewReplacer()
-	return store.Dial(store.DialConfig{
-		Endpoints: e.Endpoints, Username: env.ReplaceAll(e.Username, ""), Password: env.ReplaceAll(e.Password, ""),
-		TLS: secure, Logger: logger,
-	})
+	user, password := e.credentials()
+	return store.Dial(store.DialConfig{Endpoints: e.Endpoints, Username: user, Password: password, TLS: secure, Logger: logger})
+}
+
+// reach connects to one endpoint after the other, and says why none of them
+// lets this proxy in. Nil: one does, as far as TLS goes, or etcd is embedded.
+func (e *Etcd) reach(ctx context.Context) error {
+	secure, err := e.secure()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, endpoint := range e.Endpoints {
+		u, err := url.Parse(endpoint)
+		switch {
+		case !strings.Contains(endpoint, "://"):
+			err = knock(ctx, endpoint, secure)
+		case err == nil && (u.Scheme == "http" || u.Scheme == "https"):
+			err = knock(ctx, u.Host, secure)
+		}
+		if err == nil { // also where it is of another kind, such as a unix socket
+			return nil
+		}
+		failed = append(failed, fmt.Errorf("etcd at %s: %w", endpoint, err))
+	}
+	return errors.Join(failed...)
+}
+
+// refusedWithin is how long a server takes at most to refuse the certificate
+// of a client whose handshake is over, which TLS 1.3 tells nobody else.
+const refusedWithin = 200 * time.Millisecond
+
+func knock(ctx context.Context, address string, secure *tls.Config) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if secure == nil {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	secure = secure.Clone()
+	secure.ServerName, secure.NextProtos = host, []string{"h2"}
+	client := tls.Client(conn, secure)
+	if err := client.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(refusedWithin))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 func (e *Etcd) unmarshalCaddyfile(d *caddyfile.Dispenser) error {

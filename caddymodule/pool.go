@@ -146,7 +146,7 @@ func (r *runningEngine) start(a *App) error {
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
 		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,
-		Changed: r.events.changed, Hosts: hosts, Logger: a.logger,
+		Reach: a.Etcd.reach, Changed: r.events.changed, Hosts: hosts, Logger: a.logger,
 	})
 	if err != nil {
 		return err

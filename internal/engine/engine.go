@@ -44,6 +44,11 @@ type Config struct {
 	// embedded: after a loss of contact nobody else needs time to come back.
 	Exclusive bool
 
+	// Reach tells what keeps this process from the store's servers, nil where
+	// they can be connected to: the store's client says no more than that time
+	// was up. It is called while there is no contact. Optional.
+	Reach func(context.Context) error
+
 	// Changed is told of transitions as the watch brings them, by the engine that
 	// leads. It must not block. Optional.
 	Changed func(from session.State, r session.Record)
@@ -183,6 +188,7 @@ func (e *Engine) run(leading context.Context) {
 	base, endBase := context.WithCancel(context.Background())
 	var visiting, storing, probing sync.WaitGroup
 	probing.Go(func() { e.hosts.probe(e.ending, e.cfg.CheckEvery) })
+	probing.Go(func() { e.tellContact(e.ending) })
 	storing.Go(func() { _ = e.store.Run(base) })
 	visiting.Go(func() { e.visits.Run(visits) })
 	if err := e.store.Lead(leading, e.lead); err != nil {

@@ -153,6 +153,9 @@ func (e *Engine) Status(ctx context.Context) api.Status {
 		s.Store.Error = store.ErrNoSpace.Error() + "; nothing is paused until it takes writes again"
 	default:
 		s.Store.Error = "the session store can't be reached: nothing is paused until it is back"
+		if why := e.noContact(ctx); why != nil {
+			s.Store.Error += ": " + why.Error()
+		}
 	}
 	all, _ := e.view.List(store.Query{})
 	for _, sb := range all {

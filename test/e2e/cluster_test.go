@@ -61,7 +61,8 @@ type status struct {
 		Me   bool   `json:"me"`
 	} `json:"leader"`
 	Store struct {
-		OK bool `json:"ok"`
+		OK    bool   `json:"ok"`
+		Error string `json:"error"`
 	} `json:"store"`
 }
 
@@ -210,6 +211,7 @@ func TestCluster_servesWithoutItsStore(t *testing.T) {
 type etcd struct {
 	dir      string
 	endpoint string
+	tls      *etcdTLS // nil: plain text
 	process  *process
 }
 
@@ -227,9 +229,15 @@ func startEtcd(t *testing.T) *etcd {
 
 func (e *etcd) start(t *testing.T) {
 	t.Helper()
-	e.process = startProcess(t, e.dir, nil, etcdBinary, "-dir", filepath.Join(e.dir, "etcd"), "-listen", e.endpoint)
+	args := []string{"-dir", filepath.Join(e.dir, "etcd"), "-listen", e.endpoint}
+	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
+	if e.tls != nil {
+		args = append(args, e.tls.arguments()...)
+		scheme, transport.TLSClientConfig = "https", e.tls.client(t)
+	}
+	e.process = startProcess(t, e.dir, nil, etcdBinary, args...)
 	e.process.await(t, func() bool {
-		res, err := http.Get("http://" + e.endpoint + "/health")
+		res, err := (&http.Client{Transport: transport}).Get(scheme + "://" + e.endpoint + "/health")
 		if err != nil {
 			return false
 		}

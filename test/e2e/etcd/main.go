@@ -13,14 +13,19 @@ import (
 func main() {
 	dir := flag.String("dir", "", "the data folder")
 	listen := flag.String("listen", "", "host:port for clients")
+	cert := flag.String("cert", "", "the PEM file of the server's certificate; without one it speaks plain text")
+	key := flag.String("key", "", "the PEM file of the certificate's key")
+	clientCA := flag.String("client-ca", "", "the PEM file of the roots to which every client's certificate must lead")
 	flag.Parse()
-	client, err := url.Parse("http://" + *listen)
-	if err != nil {
-		log.Fatal(err)
-	}
+	client := url.URL{Scheme: "http", Host: *listen}
 	c := embed.NewConfig()
+	if *cert != "" {
+		client.Scheme = "https"
+		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = *cert, *key
+		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = *clientCA, *clientCA != ""
+	}
 	c.Dir = *dir
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	c.ListenPeerUrls = nil
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.LogLevel = "error"
