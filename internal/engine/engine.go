@@ -90,6 +90,7 @@ type Engine struct {
 	waker   *wake.Waker
 	pauser  *pauser.Pauser
 	hosts   hosts
+	streams *Streams
 	settle  settlePeriod
 	started time.Time
 	leading atomic.Bool
@@ -119,6 +120,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e.SetIdleTimeout(cfg.IdleTimeout)
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
+	e.streams = newStreams(e.State)
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
 	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger)}
 	e.visits = activity.New(visitStore{e}, activity.Config{
@@ -131,7 +133,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e.pauser = pauser.New(pauseStore{sessions{e}}, pauseHost{e.hosts}, pauser.Config{
 		Node: e.store.Node(), IdleTimeout: e.timeout, CheckEvery: cfg.CheckEvery, Drain: cfg.Drain,
 		Cut:   cfg.LeaseTTL + 5*time.Second, // the presence of a proxy that has died ends with its lease
-		InUse: e.inUse, Logger: cfg.Logger.Named("pauser"),
+		InUse: e.inUse, Streams: e.openStreams, Logger: cfg.Logger.Named("pauser"),
 	})
 	return e, nil
 }
@@ -191,6 +193,7 @@ func (e *Engine) run(leading context.Context) {
 	probing.Go(func() { e.tellContact(e.ending) })
 	storing.Go(func() { _ = e.store.Run(base) })
 	visiting.Go(func() { e.visits.Run(visits) })
+	visiting.Go(func() { e.streams.publish(visits, e.store.PutTraffic, e.log) })
 	if err := e.store.Lead(leading, e.lead); err != nil {
 		e.log.Error("leading failed", zap.Error(err))
 	}
@@ -243,9 +246,13 @@ func (e *Engine) changed(id string, old, s *store.Sandbox) {
 	if s.PresenceOf(e.store.Node()) != 0 {
 		e.visits.Observe(id)
 	}
+	if old != nil && len(old.Traffic) > 0 {
+		e.observeTraffic(id, old, s)
+	}
 	if old != nil && old.Revision == s.Revision {
 		return
 	}
+	e.streams.changed(id, s.State)
 	if e.cfg.Changed != nil && old != nil && old.State != s.State && e.leading.Load() {
 		e.cfg.Changed(old.State, s.Record)
 	}
@@ -259,6 +266,14 @@ func (e *Engine) changed(id string, old, s *store.Sandbox) {
 	default:
 		e.visits.Doubt(id)
 		e.visits.Resume(id)
+	}
+}
+
+// observeTraffic notices that what this process told is gone.
+func (e *Engine) observeTraffic(id string, old, s *store.Sandbox) {
+	_, was := old.TrafficOf(e.store.Node())
+	if _, is := s.TrafficOf(e.store.Node()); was && !is {
+		e.streams.lost(id)
 	}
 }
 
@@ -293,6 +308,16 @@ func (e *Engine) pausedByOthers(id string) {
 		e.visits.Doubt(id)
 		_ = e.waker.Ensure(ctx, id, v, wake.Cause{Reason: "paused by another tool while in use", Kind: "request", Suspect: s.Revision})
 	})
+}
+
+// Streams are the long connections that this process has open.
+func (e *Engine) Streams() *Streams { return e.streams }
+
+// openStreams is how many streams of a session are open through all proxies: as
+// they have told, and this one as it is.
+func (e *Engine) openStreams(s *session.Snapshot) int {
+	told, _ := s.TrafficOf(e.store.Node())
+	return s.Streams() - told.Open + e.streams.open(s.SandboxID)
 }
 
 func (e *Engine) inUse(id string) []string {
