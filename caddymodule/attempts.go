@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 type attempts struct {
 	*Transport
 	*flight
+	ctx     context.Context // the request's, unless a forced pause ends it before
 	request *http.Request
 	body    *stream.Replay // nil: the request has none
 	sent    chan struct{}  // closed when the whole body has been read
@@ -76,7 +78,7 @@ func (a *attempts) send() (*http.Response, error) {
 
 // attempt gives the request as it is sent this time.
 func (a *attempts) attempt(route engine.Route) (*http.Request, error) {
-	r := a.request.WithContext(a.request.Context())
+	r := a.request.WithContext(a.ctx)
 	u := *r.URL
 	u.Scheme, u.Host = "http", route.Addr
 	if route.TLS {
@@ -112,7 +114,7 @@ func (a *attempts) awaitSent() {
 	select {
 	case <-a.sent:
 	case <-timer.C: // the answer really begins before the request has ended
-	case <-a.request.Context().Done():
+	case <-a.ctx.Done():
 	}
 }
 
@@ -147,9 +149,9 @@ func (a *attempts) classify(res *http.Response) (*http.Response, error) {
 
 // wake makes the sandbox run although the record said that it does.
 func (a *attempts) wake(rev int64) error {
-	cause := a.cause
+	cause := causeOf(a.arrived, a.target)
 	cause.Suspect = rev
-	return a.ensure(a.request.Context(), cause)
+	return a.ensure(a.ctx, cause)
 }
 
 // portRetry is how often a port is tried that nobody listens on yet.
@@ -158,7 +160,7 @@ const portRetry = 50 * time.Millisecond
 // closedPort waits for the port of a sandbox that has just been woken: awake is
 // not ready. In one that has been awake for longer it is the app's own affair.
 func (a *attempts) closedPort() (*http.Response, error) {
-	if !a.engine.JustWoken(a.target.SandboxID, a.cause.Hold) {
+	if !a.engine.JustWoken(a.target.SandboxID, holdOf(a.target)) {
 		w := &answer{header: make(http.Header)}
 		e2b.WritePortClosed(w, a.request, a.target.SandboxID, a.target.Port)
 		return w.response(a.request), nil
@@ -166,8 +168,8 @@ func (a *attempts) closedPort() (*http.Response, error) {
 	select {
 	case <-time.After(portRetry):
 		return nil, nil
-	case <-a.request.Context().Done():
-		return nil, a.request.Context().Err()
+	case <-a.ctx.Done():
+		return nil, a.ctx.Err()
 	}
 }
 
@@ -175,7 +177,7 @@ func (a *attempts) closedPort() (*http.Response, error) {
 // is sent again only if the sandbox has left RUNNING meanwhile, and if the
 // method bears it: it may have been carried out.
 func (a *attempts) broken(rev int64, err error) error {
-	if a.request.Context().Err() != nil || a.engine.Revision(a.target.SandboxID) == rev {
+	if a.ctx.Err() != nil || a.engine.Revision(a.target.SandboxID) == rev {
 		return err
 	}
 	if !repeatable(a.request) {

@@ -22,11 +22,14 @@ import (
 
 // flight is one request on its way to a sandbox.
 type flight struct {
-	engine *runningEngine
-	target e2b.Target
-	visit  *activity.Visit
-	cause  wake.Cause
-	probes bool // neither counts nor wakes
+	engine  *runningEngine
+	target  e2b.Target
+	visit   *activity.Visit
+	writer  http.ResponseWriter
+	arrived *http.Request // as the gate got it
+	state   session.State // when it came
+	held    time.Duration // set before it is forwarded
+	probes  bool          // neither counts nor wakes
 }
 
 // flightVar is the request variable under which the transport finds the
@@ -36,23 +39,31 @@ const flightVar = "sandman.flight"
 // serve keeps the sandbox running for as long as the request takes.
 func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer f.visit.End()
-	began := time.Now()
-	if err := f.ensure(r.Context(), f.cause); err != nil {
-		return refuse(w, r, f.target, err)
+	// most requests meet a sandbox that runs and is in use
+	if !f.visit.Try() {
+		began := time.Now()
+		if err := f.ensure(r.Context(), causeOf(r, f.target)); err != nil {
+			return refuse(w, r, f.target, err)
+		}
+		f.held = time.Since(began)
 	}
-	f.log(r, time.Since(began))
-	// a pause that is forced ends the request
-	ctx, cut := context.WithCancelCause(r.Context())
-	defer cut(nil)
+	f.log(r)
+	caddyhttp.SetVar(r.Context(), flightVar, f)
+	return next.ServeHTTP(w, r)
+}
+
+// cuttable gives the context in which the request is sent: a pause that is
+// forced ends it, with errCut as the cause. It goes with the request's own.
+func (f *flight) cuttable(ctx context.Context, body bool) context.Context {
+	ctx, cut := context.WithCancelCause(ctx)
 	f.visit.OnCut(func() {
 		cut(errCut)
 		// a transport that waits for the rest of a body waits for the visitor
-		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		if body {
+			_ = http.NewResponseController(f.writer).SetReadDeadline(time.Now())
 		}
 	})
-	caddyhttp.SetVar(ctx, flightVar, f)
-	return next.ServeHTTP(w, r.WithContext(ctx))
+	return ctx
 }
 
 // ensure holds the request until its sandbox runs, but not beyond the end of
@@ -89,20 +100,34 @@ func (f *flight) probe(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	return next.ServeHTTP(w, r)
 }
 
-func (f *flight) describe(r *http.Request) {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.sandman.id", f.target.SandboxID)
-	repl.Set("http.sandman.port", f.target.Port)
-	repl.Set("http.sandman.state", string(f.engine.State(f.target.SandboxID)))
+func replacerOf(r *http.Request) *caddy.Replacer {
+	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 }
 
-// log adds to the access log what only the gate knows.
-func (f *flight) log(r *http.Request, held time.Duration) {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.sandman.held_ms", held.Milliseconds())
+// placeholder is a caddy.ReplacerFunc: most requests are asked for none.
+func (f *flight) placeholder(key string) (any, bool) {
+	switch key {
+	case "http.sandman.id":
+		return f.target.SandboxID, true
+	case "http.sandman.port":
+		return f.target.Port, true
+	case "http.sandman.state":
+		return string(f.state), true
+	case "http.sandman.held_ms":
+		return f.held.Milliseconds(), true
+	}
+	return nil, false
+}
+
+// log adds to the access log, where there is one, what only the gate knows.
+func (f *flight) log(r *http.Request) {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.Logs == nil {
+		return
+	}
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.String("sandbox", f.target.SandboxID))
-		extra.Set(zap.Duration("held", held))
+		extra.Set(zap.Duration("held", f.held))
 	}
 }
 

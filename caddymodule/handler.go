@@ -76,8 +76,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !e.Admit(w, r, target) {
 		return nil
 	}
-	f := &flight{engine: e, target: target, visit: e.Visit(target.SandboxID, "request"), cause: causeOf(r, target)}
-	f.describe(r)
+	f := &flight{
+		engine: e, target: target, visit: e.Visit(target.SandboxID, "request"),
+		state: e.State(target.SandboxID), writer: w, arrived: r,
+	}
+	replacerOf(r).Map(f.placeholder)
 	if isProbe(r, target) {
 		return f.probe(w, r, next)
 	}
@@ -97,12 +100,17 @@ func isProbe(r *http.Request, t e2b.Target) bool {
 // does not repeat calls to a sandbox.
 const sdkHold = 55 * time.Second
 
+// causeOf is why a request wakes the sandbox. Most wake none.
 func causeOf(r *http.Request, t e2b.Target) wake.Cause {
-	c := wake.Cause{Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request"}
+	return wake.Cause{Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request", Hold: holdOf(t)}
+}
+
+// holdOf is how long a request is held, 0: for the default.
+func holdOf(t e2b.Target) time.Duration {
 	if t.Port == envdPort {
-		c.Hold = sdkHold
+		return sdkHold
 	}
-	return c
+	return 0
 }
 
 // shortened keeps what histories and logs repeat of a path within bounds.

@@ -112,13 +112,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, errors.New("the sandman transport needs the sandman handler before it, as sandman_proxy sets it up")
 	}
-	a := attempts{Transport: t, flight: f, request: r}
+	a := attempts{Transport: t, flight: f, ctx: r.Context(), request: r}
+	if !f.probes {
+		a.ctx = f.cuttable(a.ctx, r.Body != nil)
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		sent := make(chan struct{})
 		a.body, a.sent = stream.NewReplay(stream.NewMeter(r.Body, f.bump, func() { close(sent) }), t.ReplayBuffer), sent
 	}
 	res, err := a.run()
-	if errors.Is(context.Cause(r.Context()), errCut) {
+	if errors.Is(context.Cause(a.ctx), errCut) {
 		err = errCut
 	}
 	switch {

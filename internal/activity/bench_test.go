@@ -63,6 +63,20 @@ func BenchmarkTryEnd(b *testing.B) {
 	}
 }
 
+// BenchmarkTryEnd_alone is the same where no other visit counts: each ends, and
+// begins, what the linger does.
+func BenchmarkTryEnd_alone(b *testing.B) {
+	t, open := present(b)
+	open.End()
+	for b.Loop() {
+		v := t.Begin(id, "request")
+		if !v.Try() {
+			b.Fatal("Try within the linger: false, want true")
+		}
+		v.End()
+	}
+}
+
 func BenchmarkTryEnd_parallel(b *testing.B) {
 	t, _ := present(b)
 	b.RunParallel(func(pb *testing.PB) {

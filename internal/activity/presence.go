@@ -67,10 +67,6 @@ func (u *use) unsyncedJoin(v *Visit) bool {
 	if !v.counting.Swap(true) {
 		u.counting++
 	}
-	if u.linger != nil {
-		u.linger.Stop()
-		u.linger = nil
-	}
 	v.touch()
 	return true
 }
@@ -153,7 +149,20 @@ func (u *use) unsyncedLeaveSoon() {
 		u.unsyncedOweLeave()
 		return
 	}
-	u.linger = time.AfterFunc(linger, u.leaveNow)
+	u.linger = time.AfterFunc(linger, u.lingered)
+}
+
+// lingered leaves if it has been quiet for the linger by now. The timer goes on
+// through the visits that come meanwhile: most end while it runs.
+func (u *use) lingered() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.linger = nil
+	if u.counting == 0 && u.inside && u.last.Load() == 0 {
+		u.unsyncedOweLeave() // nothing ever counted, so no quiet can be measured
+		return
+	}
+	u.unsyncedLeaveSoon()
 }
 
 // leaveNow sends LEAVE unless something counts again.
