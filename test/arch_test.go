@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"internal/store":     {"internal/session"},
 	"internal/activity":  {"internal/session", "internal/failpoint"},
 	"internal/stream":    {},
+	"internal/noise":     {},
 	"internal/wake":      {"internal/session", "internal/failpoint"},
 	"internal/pauser":    {"internal/session", "internal/failpoint"},
 	"internal/e2b":       {},

@@ -6,6 +6,7 @@
 //	go run ./cmd/sandbench cycle      pauses by hand and wakes by request, with checksums
 //	go run ./cmd/sandbench proxy      requests to a running sandbox, beside Caddy's bare reverse_proxy
 //	go run ./cmd/sandbench stampede   requests that arrive together at sleeping sandboxes
+//	go run ./cmd/sandbench classify   what counts in recordings of editors, beside what a person did
 package main
 
 import (
@@ -28,6 +29,7 @@ var benches = []bench{
 	{"cycle", "pauses by hand and wakes by request, with checksums", runCycle},
 	{"proxy", "requests to a running sandbox, beside Caddy's bare reverse_proxy", runProxy},
 	{"stampede", "requests that arrive together at sleeping sandboxes", runStampede},
+	{"classify", "what counts in recordings of editors, beside what a person did", runClassify},
 }
 
 func main() {
