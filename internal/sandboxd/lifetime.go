@@ -10,6 +10,19 @@ import (
 // retryExpiry is when an automatic pause that failed is tried again.
 const retryExpiry = 5 * time.Second
 
+// Lifetimes run by the monotonic clock, which EndAt carries: neither a wall
+// clock that is set nor a suspended machine ends one early.
+
+// shownEnd is what the wall clock will show at the end, which is left away. It
+// is not what it was set to if the clock has been set since.
+func shownEnd(end, now time.Time, left time.Duration) time.Time {
+	end, at := end.Round(0), now.Round(0).Add(left)
+	if at.Sub(end).Abs() > time.Second { // clocks are trimmed all the time
+		return at
+	}
+	return end
+}
+
 // schedule sets the timer for the lifetime's end; s.mu must be held.
 func (s *sandbox) schedule() {
 	if s.timer != nil {

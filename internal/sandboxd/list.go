@@ -211,9 +211,13 @@ func (q *listQuery) order(x, y cursor) int {
 
 // listed is the sandbox in lists. Its machine is this one.
 func (r *record) listed() e2b.ListedSandbox {
+	end := r.EndAt
+	if now := time.Now(); r.State == StateRunning {
+		end = shownEnd(end, now, end.Sub(now))
+	}
 	return e2b.ListedSandbox{
 		TemplateID: r.TemplateID, SandboxID: r.ID, ClientID: clientID,
-		StartedAt: r.StartedAt.UTC(), EndAt: r.EndAt.UTC(),
+		StartedAt: r.StartedAt.UTC(), EndAt: end.UTC(),
 		CPUCount: int32(runtime.NumCPU()), MemoryMB: int32(proctree.MemTotal() >> 20),
 		State: r.listedState(), EnvdVersion: envd.Version, Metadata: r.Metadata,
 	}

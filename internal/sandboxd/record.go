@@ -33,7 +33,10 @@ type record struct {
 	StartedAt time.Time `json:"startedAt"`
 	// EndAt is the end of the lifetime; of a paused sandbox, the time of its pause.
 	EndAt time.Time `json:"endAt"`
-	State State     `json:"state"`
+	// EndUptime is EndAt of a running sandbox by the machine's monotonic clock,
+	// as it was saved: the wall clock may be set while no host is there.
+	EndUptime time.Duration `json:"endUptime,omitempty"`
+	State     State         `json:"state"`
 
 	AutoPause       bool              `json:"autoPause"`
 	AutoPauseMemory bool              `json:"autoPauseMemory"`
@@ -74,6 +77,10 @@ const (
 // save replaces the record on disk. The rename makes it whole or not at all;
 // there is no sync, because no process outlives the machine.
 func (r *record) save(dir string) error {
+	r.EndUptime = 0
+	if up := uptime(); up != 0 && r.State == StateRunning {
+		r.EndUptime = up + time.Until(r.EndAt)
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("saving sandbox %q: %w", r.ID, err)
@@ -99,6 +106,9 @@ func loadRecord(dir string) (*record, error) {
 	}
 	if r.ID != filepath.Base(dir) {
 		return nil, fmt.Errorf("the record is that of %q", r.ID)
+	}
+	if up := uptime(); up != 0 && r.EndUptime != 0 {
+		r.EndAt = time.Now().Add(r.EndUptime - up)
 	}
 	return &r, nil
 }
