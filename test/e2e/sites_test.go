@@ -48,7 +48,7 @@ http://:{$SANDMAN_PORT:8080} {`
 
 func TestSites_authenticateBeforeTheyWake(t *testing.T) {
 	t.Parallel()
-	s, site := startSite(t)
+	s, site := startSite(t, 0)
 	id, before := s.startAppIn(t)
 	for n, tt := range []struct {
 		path string
@@ -86,7 +86,7 @@ func (s *sandman) requireTold(t *testing.T, id string) {
 
 func TestSites_encodeAndSpeakHTTP2(t *testing.T) {
 	t.Parallel()
-	s, site := startSite(t)
+	s, site := startSite(t, 0)
 	id, _ := s.startAppIn(t)
 	s.pause(t, id)
 	text := strings.Repeat("sleep and wake ", 1000)
@@ -112,7 +112,8 @@ type ownSite struct {
 	port int
 }
 
-func startSite(t *testing.T) (*sandman, *ownSite) {
+// startSite starts a Sandman that has it; idle 0 is the default.
+func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 	t.Helper()
 	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-User") != "ann" {
@@ -126,7 +127,7 @@ func startSite(t *testing.T) (*sandman, *ownSite) {
 	}
 	own := &ownSite{port: freePort(t)}
 	text := strings.NewReplacer("TLSPORT", fmt.Sprint(own.port), "HASH", strings.TrimSpace(string(hash)), "AUTH", strings.TrimPrefix(auth.URL, "http://")).Replace(site)
-	s := start(t, options{caddyfile: strings.NewReplacer(
+	s := start(t, options{idle: idle, caddyfile: strings.NewReplacer(
 		"http://:{$SANDMAN_PORT:8080} {", text,
 		"persist_config off", "persist_config off\n\tdebug\n\tskip_install_trust\n\tauto_https disable_redirects",
 	)})
