@@ -64,12 +64,33 @@ func tokenFile(path string) (string, error) {
 	var random [24]byte
 	_, _ = rand.Read(random[:]) // never fails
 	secret := hex.EncodeToString(random[:])
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return "", err
+	err = writeSecret(path, secret+"\n")
+	if errors.Is(err, os.ErrExist) { // another process was quicker
+		return tokenFile(path)
 	}
-	_, err = f.WriteString(secret + "\n")
-	return secret, errors.Join(err, f.Close())
+	return secret, err
+}
+
+// writeSecret makes a file that only its owner can read, whole or not at all: a
+// part of a token, on a disk that is full, would be taken for one ever after.
+func writeSecret(path, secret string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(secret)
+	if err == nil {
+		err = f.Sync() // a full disk may show only here
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	err = os.Link(f.Name(), path) // unlike a rename it replaces nothing
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		err = os.Rename(f.Name(), path) // there are file systems without links
+	}
+	return err
 }
 
 // makeDataFolder makes the folder that nobody else may look into.
