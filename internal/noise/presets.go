@@ -54,7 +54,7 @@ func isVitePing(p []byte) bool { return string(p) == `{"type":"ping"}` }
 // viteRequest knows the page that lost its server: it asks once a second whether
 // it is back, by a handshake (since Vite 6) or by GET, and reloads itself then.
 func viteRequest(r *http.Request) string {
-	if r.Method == http.MethodGet && (offers(r, "vite-ping") || r.Header.Get("Accept") == "text/x-vite-ping") {
+	if r.Method == http.MethodGet && (offers(r, "vite-ping") || header(r, "Accept") == "text/x-vite-ping") {
 		return "ping of a page that lost its server"
 	}
 	return ""
@@ -62,7 +62,7 @@ func viteRequest(r *http.Request) string {
 
 // offers tells whether a handshake offers the subprotocol.
 func offers(r *http.Request, subprotocol string) bool {
-	for _, line := range r.Header.Values("Sec-Websocket-Protocol") {
+	for _, line := range r.Header["Sec-Websocket-Protocol"] {
 		for p := range strings.SplitSeq(line, ",") {
 			if strings.TrimSpace(p) == subprotocol {
 				return true
@@ -108,8 +108,8 @@ func isNextEvent(p []byte) bool {
 func shellinaboxRequest(r *http.Request) string {
 	poll := r.Method == http.MethodPost && r.URL.RawQuery == "" && r.URL.ForceQuery &&
 		r.ContentLength >= 44 && r.ContentLength <= 55 &&
-		r.Header.Get("Cache-Control") == "no-cache" && !isNavigation(r) &&
-		strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
+		header(r, "Cache-Control") == "no-cache" && !isNavigation(r) &&
+		strings.HasPrefix(header(r, "Content-Type"), "application/x-www-form-urlencoded")
 	if poll {
 		return "poll for output"
 	}
@@ -117,7 +117,16 @@ func shellinaboxRequest(r *http.Request) string {
 }
 
 func isNavigation(r *http.Request) bool {
-	return r.Header.Get("Sec-Fetch-Mode") == "navigate" || strings.HasPrefix(r.Header.Get("Accept"), "text/html")
+	return header(r, "Sec-Fetch-Mode") == "navigate" || strings.HasPrefix(header(r, "Accept"), "text/html")
+}
+
+// header returns the first value of a header whose name is written as net/http
+// writes it. Every request passes here, and Header.Get would check the spelling each time.
+func header(r *http.Request, canonical string) string {
+	if v := r.Header[canonical]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // browserRequest knows what browsers ask for by themselves. A person's own
@@ -126,7 +135,7 @@ func browserRequest(r *http.Request) string {
 	if r.Method != http.MethodGet {
 		return ""
 	}
-	if r.Header.Get("Service-Worker") == "script" || r.Header.Get("Sec-Fetch-Dest") == "serviceworker" {
+	if header(r, "Service-Worker") == "script" || header(r, "Sec-Fetch-Dest") == "serviceworker" {
 		return "update check of a service worker"
 	}
 	if strings.HasPrefix(path.Base(r.URL.Path), "favicon") && !isNavigation(r) {

@@ -280,18 +280,13 @@ func (m *message) like() string {
 	}
 	var b strings.Builder
 	for _, v := range m.VSC {
-		if len(v) >= 4 {
-			fmt.Fprintf(&b, "%d:%d ", v[0], v[3])
-		}
+		fmt.Fprintf(&b, "%d:%d ", v[0], v[3])
 	}
 	return b.String()
 }
 
 func (m *message) what() string {
-	head := m.Head
-	if m.Rsv1 {
-		head = m.InflatedHead
-	}
+	head := m.head()
 	types := ""
 	if len(m.VSC) > 0 {
 		head = head[min(len(head), 13):]

@@ -43,11 +43,8 @@ type named map[[2]int]string
 
 // learn notes the names that can be completed for sure.
 func (n named) learn(l *line) {
-	head := []byte(l.Head)
-	if l.Rsv1 {
-		head = l.InflatedHead
-	}
-	if len(l.VSC) == 0 || len(l.VSC[0]) < 4 || l.VSC[0][0] != 1 || len(head) <= 13+7 || head[13] > 4 || head[13+7] != '$' {
+	head := l.head()
+	if len(l.VSC) == 0 || l.VSC[0][0] != 1 || len(head) <= 13+7 || head[13] > 4 || head[13+7] != '$' {
 		return
 	}
 	length := l.VSC[0][3]
@@ -60,10 +57,7 @@ func (n named) learn(l *line) {
 
 // payloads makes up the two payloads; both nil where the proxy could read none either.
 func (m *message) payloads(preset string) (counting, noisy noise.Message) {
-	head := []byte(m.Head)
-	if m.Rsv1 {
-		head = m.InflatedHead
-	}
+	head := m.head()
 	counting = noise.Message{Binary: m.Op == 2, Size: int64(m.size)}
 	noisy = counting
 	if m.size > largestLooked || m.Rsv1 && m.InflatedLen == nil || m.cut && m.size > len(head) {
@@ -99,7 +93,7 @@ func (m *message) walk(head []byte, noisy bool) []byte {
 	p := fill(m.size, nil)
 	at := 0
 	for _, v := range m.VSC {
-		if len(v) < 4 || at+13 > len(p) {
+		if at+13 > len(p) {
 			break
 		}
 		putHeader(p[at:], v)
@@ -215,11 +209,7 @@ func hostCall(seen []byte, length int, noisy bool) []byte {
 
 // reportsAction tells whether all that may count in m is telemetry of a person's action.
 func (m *message) reportsAction() bool {
-	head := []byte(m.Head)
-	if m.Rsv1 {
-		head = m.InflatedHead
-	}
-	return len(m.VSC) == 1 && m.VSC[0][0] == 1 && strings.Contains(string(head), "\x01\x09telemetr")
+	return len(m.VSC) == 1 && m.VSC[0][0] == 1 && strings.Contains(string(m.head()), "\x01\x09telemetr")
 }
 
 // pick returns the name to be believed: where there are several, one of each

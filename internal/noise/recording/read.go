@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -80,6 +81,34 @@ func (l *line) clientData() bool { return l.Dir == "c2s" && l.Op <= 2 && l.Kind 
 // answered tells whether the application itself answered a request.
 func (l *line) answered() bool { return len(l.Proxy) == 0 }
 
+const largestSize = 1 << 30
+
+// check spares the rest of the package sizes that can't be.
+func (l *line) check() error {
+	sizes := []int{l.Len, l.VSCMore}
+	if l.InflatedLen != nil {
+		sizes = append(sizes, *l.InflatedLen)
+	}
+	for _, v := range l.VSC {
+		if len(v) != 4 || v[0] < 1 || v[0] > 255 || min(v[1], v[2]) < 0 {
+			return fmt.Errorf("vsc %v: want [type, id, ack, length]", v)
+		}
+		sizes = append(sizes, v[3])
+	}
+	if slices.Min(sizes) < 0 || slices.Max(sizes) > largestSize {
+		return errors.New("a size is out of range")
+	}
+	return nil
+}
+
+// head is what a proxy that can read the message sees of it.
+func (l *line) head() []byte {
+	if l.Rsv1 {
+		return l.InflatedHead
+	}
+	return l.Head
+}
+
 // Open reads a file, which may be compressed by gzip.
 func Open(name string) (*Recording, error) {
 	f, err := os.Open(name)
@@ -116,6 +145,9 @@ func Read(in io.Reader) (*Recording, error) {
 		}
 		var l line
 		if err := json.Unmarshal(scanner.Bytes(), &l); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if err := l.check(); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 		ready = ready || l.Event == "ready"
