@@ -64,6 +64,14 @@ func (s *openStore) Destruct() error {
 	return s.client.Close()
 }
 
+// trouble is what an operator must know of a server in this process.
+func (s *openStore) trouble() error {
+	if s.embedded == nil {
+		return nil
+	}
+	return s.embedded.Err()
+}
+
 // agree makes the newest configuration's idle timeout that of all engines on
 // the store: of retired ones too, whose streams would else keep sandboxes awake
 // by the timeout that they were opened under.
@@ -146,7 +154,7 @@ func (r *runningEngine) start(a *App) error {
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
 		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,
-		Reach: a.Etcd.reach, Changed: r.events.changed, Hosts: hosts, Logger: a.logger,
+		Reach: a.Etcd.reach, Trouble: r.store.trouble, Changed: r.events.changed, Hosts: hosts, Logger: a.logger,
 	})
 	if err != nil {
 		return err

@@ -49,6 +49,10 @@ type Config struct {
 	// was up. It is called while there is no contact. Optional.
 	Reach func(context.Context) error
 
+	// Trouble tells what is the matter with a store that is embedded, and what
+	// can be done; nil if nothing is. Optional.
+	Trouble func() error
+
 	// Changed is told of transitions as the watch brings them, by the engine that
 	// leads. It must not block. Optional.
 	Changed func(from session.State, r session.Record)
@@ -66,6 +70,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CheckEvery == 0 {
 		c.CheckEvery = pauser.DefaultCheckEvery
+	}
+	if c.Trouble == nil {
+		c.Trouble = func() error { return nil }
 	}
 	if c.OwnerKey == "" {
 		c.OwnerKey = "userId"

@@ -145,18 +145,11 @@ func (e *Engine) Status(ctx context.Context) api.Status {
 		Uptime:        session.Duration(time.Since(e.started).Round(time.Second)),
 	}
 	_, ok := e.view.Contact()
-	switch {
-	case ok:
-		s.Store.OK = true
+	if ok {
 		s.Leader.Node = e.leader(ctx)
-	case e.view.Full():
-		s.Store.Error = store.ErrNoSpace.Error() + "; nothing is paused until it takes writes again"
-	default:
-		s.Store.Error = "the session store can't be reached: nothing is paused until it is back"
-		if why := e.noContact(ctx); why != nil {
-			s.Store.Error += ": " + why.Error()
-		}
 	}
+	s.Store.Error = e.storeTrouble(ctx, ok)
+	s.Store.OK = s.Store.Error == ""
 	all, _ := e.view.List(store.Query{})
 	for _, sb := range all {
 		s.Sandboxes[sb.State]++
@@ -165,6 +158,27 @@ func (e *Engine) Status(ctx context.Context) api.Status {
 		s.Hosts = append(s.Hosts, e.hostHealth(h))
 	}
 	return s
+}
+
+// storeTrouble says what is the matter with the store, and what can be done; ""
+// if nothing is.
+func (e *Engine) storeTrouble(ctx context.Context, contact bool) string {
+	own := e.cfg.Trouble()
+	switch {
+	case contact && own == nil:
+		return ""
+	case contact:
+		return own.Error()
+	case own != nil:
+		return own.Error() + "; nothing is paused meanwhile"
+	case e.view.Full():
+		return store.ErrNoSpace.Error() + "; nothing is paused until it takes writes again"
+	}
+	trouble := "the session store can't be reached: nothing is paused until it is back"
+	if why := e.noContact(ctx); why != nil {
+		trouble += ": " + why.Error()
+	}
+	return trouble
 }
 
 // leaderWait is how long the status waits for the store to say who leads.
