@@ -95,24 +95,75 @@ func lastLine(s string) string {
 }
 
 // A disk that is full is a store that takes no writes: what runs is served, nothing is paused and
-// nothing is lost.
+// nothing is lost; and with space again all goes on by itself, as often as it happens.
 func TestBadDay_diskFull(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
-	data := filepath.Join(dir, "d")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
+	s := start(t, options{data: smallDisk(t, "320m"), idle: clusterIdle})
+	id, before := s.startAppIn(t)
+	filler := filepath.Join(s.dir, "filler")
+	for range 2 {
+		if s.storeTrouble(t) != "" {
+			t.Errorf("with space the status says %q", s.storeTrouble(t))
+		}
+		s.mustAsk(t, id)
+		fill(t, filler)
+		s.serveOnAFullDisk(t, id, 20)
+		if why := s.storeTrouble(t); !strings.Contains(why, "0 MB left") || !strings.Contains(why, s.dir) || !strings.Contains(why, "nothing is paused") {
+			t.Errorf("with a full disk the status says %q", why)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, settled, "the store to be well", func() bool { return s.storeTrouble(t) == "" })
+		after := s.mustAsk(t, id)
+		if after.Pid != before.Pid || after.Memory != before.Memory {
+			t.Errorf("afterwards the app is %+v, before %+v", after, before)
+		}
+		s.awaitState(t, settled+clusterIdle+late, id, "PAUSED")
 	}
-	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=160m"); err != nil {
-		t.Skipf("only who may mount can fill a disk: %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
+	s.mustAsk(t, id)
+}
+
+// While its disk is full Sandman is killed, and started again.
+func TestBadDay_diskFullAndKilled(t *testing.T) {
+	t.Parallel()
+	data := smallDisk(t, "320m")
 	s := start(t, options{data: data, idle: clusterIdle})
 	id, before := s.startAppIn(t)
 	filler := filepath.Join(data, "filler")
 	fill(t, filler)
+	s.process.kill()
+	s = start(t, options{data: data, idle: clusterIdle})
+	s.serveOnAFullDisk(t, id, 3) // each one tries the store for 4 s: there is no lease
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	after := s.mustAsk(t, id)
+	if after.Pid != before.Pid || after.Memory != before.Memory {
+		t.Errorf("afterwards the app is %+v, before %+v", after, before)
+	}
+	s.awaitState(t, settled+clusterIdle+late, id, "PAUSED")
+	s.mustAsk(t, id)
+}
 
-	for range 20 { // the app's own line may not fit; an answer of Sandman's would be a 503
+// smallDisk mounts one of the given size, such as "320m", and returns a folder on it.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	data := filepath.Join(shortDir(t), "d")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("only who may mount can fill a disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
+	return data
+}
+
+// serveOnAFullDisk uses the sandbox for a while, then leaves it alone for longer than it may be idle.
+func (s *sandman) serveOnAFullDisk(t *testing.T, id string, requests int) {
+	t.Helper()
+	for range requests { // the app's own line may not fit; an answer of Sandman's would be a 503
 		a, err := s.do(s.request(t.Context(), http.MethodGet, id, appPort, "/echo", nil))
 		if err != nil || a.status >= http.StatusInternalServerError {
 			t.Errorf("while the disk is full: %v, %s", err, a)
@@ -126,19 +177,23 @@ func TestBadDay_diskFull(t *testing.T) {
 	if state := s.e2b.state(t, id); state != "running" {
 		t.Errorf("with a full disk the sandbox was %s", state)
 	}
+}
 
-	// etcd has ended with its log: it takes a restart, with which everything is as it was
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
+// storeTrouble is what the status says of the store, "" while it is well.
+func (s *sandman) storeTrouble(t *testing.T) string {
+	t.Helper()
+	var st struct {
+		Status string `json:"status"`
+		Store  struct {
+			OK    bool   `json:"ok"`
+			Error string `json:"error"`
+		} `json:"store"`
 	}
-	s.process.kill()
-	s = start(t, options{data: data, idle: clusterIdle})
-	after := s.mustAsk(t, id)
-	if after.Pid != before.Pid || after.Memory != before.Memory {
-		t.Errorf("after the restart the app is %+v, before %+v", after, before)
+	s.call(t, http.MethodGet, "/status", "").decode(t, &st)
+	if st.Store.OK != (st.Store.Error == "") || (!st.Store.OK && st.Status != "degraded") {
+		t.Errorf("the status is %+v", st)
 	}
-	s.awaitState(t, settled+clusterIdle+late, id, "PAUSED")
-	s.mustAsk(t, id)
+	return st.Store.Error
 }
 
 // fill writes until nothing fits any more.
