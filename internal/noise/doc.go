@@ -17,25 +17,32 @@
 // A preset is chosen by what the handshake or the request says, not by where it
 // is served: editors live below any path.
 //
-//	preset       chosen by                                        noise messages                                       noise requests
-//	vscode       reconnectionToken and reconnection in the query  keep-alives, acks, answers to the server, and the    -
-//	                                                              names of vscodeNames (names.go)
-//	jupyter      /api/kernels/{id}/channels                       kernel_info_request, comm_info_request               GET of kernels, sessions, kernelspecs, terminals and
-//	                                                                                                                   of a folder, with a time stamp for a query
-//	vite         subprotocol vite-hmr                             {"type":"ping"}                                      handshakes with subprotocol vite-ping, GET for
-//	                                                                                                                   text/x-vite-ping
-//	next         /_next/webpack-hmr                               ping, client-*, server-component-reload-page,        -
-//	                                                              span-end
-//	socket.io    EIO and transport in the query                   2 3 5 6 2probe 3probe, below /socket.io/ also 40…    polling GETs, POSTs of one packet of those (by length)
-//	shellinabox  POST to /? of a form without keys, by script     -                                                    that POST
-//	browser      the headers that browsers add                    -                                                    favicons, update checks of service workers
-//	webpack      needs none: its page sends no message at all
-//	xterm        needs none: each message is a person's, even one byte
+//	vscode        chosen by  reconnectionToken and reconnection in the query
+//	              messages   keep-alives and acks (swallowed), the protocol's handshake, answers without
+//	                         a value, the names of vscodeNames (names.go); all others count, and so
+//	                         does telemetry that reports a command which somebody gave
+//	jupyter       chosen by  a path that ends /api/kernels/{id}/channels
+//	              messages   kernel_info_request, comm_info_request
+//	              requests   GET of kernels, sessions, kernelspecs, terminals with only a time stamp for a
+//	                         query; of a folder that the same browser asked for within ten minutes
+//	vite          chosen by  subprotocol vite-hmr
+//	              messages   {"type":"ping"}
+//	              requests   handshakes with subprotocol vite-ping, GET that accepts text/x-vite-ping
+//	next          chosen by  a path that ends /_next/webpack-hmr
+//	              messages   events ping, client-…, server-component-reload-page, span-end
+//	webpack       needs none: its page sends no message at all
+//	socket.io     chosen by  EIO and transport in the query (also engine.io, wetty)
+//	              messages   3 (swallowed), 2, 5, 6, 2probe, 3probe; below /socket.io/ also 40…
+//	              requests   polling: each GET, and a POST of one such packet, known by its length
+//	xterm         needs none: each message is a person's, even one byte
+//	shellinabox   requests   the POST to /? that waits for output, known by its length
+//	browser       requests   favicons, update checks of service workers
 //
 // Two of them need more than a verdict. A socket.io page gives up 45 s after the
 // server's last ping, so who holds its stream while the server sleeps must send
 // them (Stream.KeepAlive). And a VS Code page that reconnects sends again what
-// was not acknowledged, whoever wrote it (Stream.Resends).
+// was not acknowledged, whoever wrote it (Stream.Resends). Jupyter's asks the
+// kernel what it is, which is noise by its name.
 //
 // Jupyter's auto save counts: it may be the only sign of somebody who has typed
 // for minutes.

@@ -15,7 +15,7 @@ func jupyterStream(r *http.Request, _ string, s *Stream) bool {
 		return false
 	}
 	s.judge = jupyterJudge{}
-	s.key = r.URL.Query().Get("session_id")
+	s.key = strings.Clone(r.URL.Query().Get("session_id"))
 	return true
 }
 
@@ -55,15 +55,15 @@ func jupyterType(p []byte) []byte {
 
 // jupyterRequest knows the polls of JupyterLab (every 10 s) and of the
 // notebook's list of files (every 60 s). They carry a time stamp against caches,
-// as no program's call does. That of a folder looks as when somebody opens it.
-func jupyterRequest(r *http.Request) string {
+// as no program's call does.
+func jupyterRequest(s *Set, r *http.Request) string {
 	_, rest, ok := strings.Cut(r.URL.Path, "/api/")
 	if r.Method != http.MethodGet || !ok {
 		return ""
 	}
 	switch kind, id, _ := strings.Cut(rest, "/"); {
 	case kind == "contents":
-		if listsFolder(r.URL.RawQuery) {
+		if listsFolder(r.URL.RawQuery) && s.folders.polls(r) {
 			return "poll of a folder"
 		}
 	case strings.Contains(id, "/"):

@@ -50,19 +50,24 @@ type Config struct {
 	Presets []string `json:"presets,omitempty"`
 	// Rules add to the presets.
 	Rules []Rule `json:"rules,omitempty"`
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time `json:"-"`
 }
 
-// Set holds the presets and rules of a site. It never changes, and any number of
-// goroutines may use it.
+// Set holds the presets and rules of a site. Any number of goroutines may use it.
 type Set struct {
 	presets  []preset
 	messages []messageRule
 	requests []requestRule
+	folders  *folders
 }
 
 // New compiles the rules. Its error names every rule that can't be meant.
 func New(cfg Config) (*Set, error) {
-	s := new(Set)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Set{folders: newFolders(cfg.Now)}
 	var errs []error
 	for _, name := range cfg.Presets {
 		if !slices.Contains(Presets(), name) {
@@ -98,7 +103,7 @@ func (s *Set) Request(r *http.Request) (rule string, noise bool) {
 		if p.request == nil {
 			continue
 		}
-		if what := p.request(r); what != "" {
+		if what := p.request(s, r); what != "" {
 			return p.name + ": " + what, true
 		}
 	}

@@ -146,6 +146,39 @@ func TestPresets_judgeRequests(t *testing.T) {
 	}
 }
 
+func TestJupyter_aFolderThatIsOpenedIsNoPoll(t *testing.T) {
+	t.Parallel()
+	now := noon
+	set, err := noise.New(noise.Config{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := func(path string, headers ...string) *http.Request {
+		return with("GET", "/api/contents"+path+"?type=directory&_=1732480000000", 0, headers...)
+	}
+	steps := []struct {
+		name  string
+		after time.Duration
+		r     *http.Request
+		want  bool
+	}{
+		{"just started: it can't be known", time.Minute, folder(""), true},
+		{"a poll", 9 * time.Minute, folder(""), true},
+		{"a folder is opened", time.Minute, folder("/a"), false},
+		{"the same request, asked about again", time.Millisecond, folder("/a"), false},
+		{"its poll", time.Minute, folder("/a"), true},
+		{"the poll of another tab", time.Minute, folder(""), true},
+		{"another browser opens it", time.Second, folder("/a", "User-Agent", "other"), false},
+		{"somebody comes back to the first folder after long", time.Hour, folder(""), false},
+	}
+	for _, s := range steps {
+		now = now.Add(s.after)
+		if _, isNoise := set.Request(s.r); isNoise != s.want {
+			t.Errorf("%s: noise %t", s.name, isNoise)
+		}
+	}
+}
+
 func TestNew_presetsCanBeChosen(t *testing.T) {
 	t.Parallel()
 	set, err := noise.New(noise.Config{Presets: []string{"vite"}})

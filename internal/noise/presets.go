@@ -14,7 +14,7 @@ type preset struct {
 	// the stream's judge and what else there is to say of it. nil: it has no streams.
 	stream func(r *http.Request, subprotocol string, s *Stream) bool
 	// request says in a word or two which noise r is, or "". nil: it has none.
-	request func(r *http.Request) string
+	request func(s *Set, r *http.Request) string
 }
 
 // presets are tried in this order; the first whose stream it is has it.
@@ -53,8 +53,9 @@ func isVitePing(p []byte) bool { return string(p) == `{"type":"ping"}` }
 
 // viteRequest knows the page that lost its server: it asks once a second whether
 // it is back, by a handshake (since Vite 6) or by GET, and reloads itself then.
-func viteRequest(r *http.Request) string {
-	if r.Method == http.MethodGet && (offers(r, "vite-ping") || header(r, "Accept") == "text/x-vite-ping") {
+func viteRequest(_ *Set, r *http.Request) string {
+	// over HTTP/2 a handshake's method is CONNECT
+	if offers(r, "vite-ping") || r.Method == http.MethodGet && header(r, "Accept") == "text/x-vite-ping" {
 		return "ping of a page that lost its server"
 	}
 	return ""
@@ -105,7 +106,7 @@ func isNextEvent(p []byte) bool {
 // shellinaboxRequest knows the page's standing request for output: a form of
 // width, height and session, of 49 to 54 bytes. With a key in it, it has 57 and
 // more, and the one that opens a session 60.
-func shellinaboxRequest(r *http.Request) string {
+func shellinaboxRequest(_ *Set, r *http.Request) string {
 	poll := r.Method == http.MethodPost && r.URL.RawQuery == "" && r.URL.ForceQuery &&
 		r.ContentLength >= 44 && r.ContentLength <= 55 &&
 		header(r, "Cache-Control") == "no-cache" && !isNavigation(r) &&
@@ -131,7 +132,7 @@ func header(r *http.Request, canonical string) string {
 
 // browserRequest knows what browsers ask for by themselves. A person's own
 // navigation asks for the same, but never for that alone.
-func browserRequest(r *http.Request) string {
+func browserRequest(_ *Set, r *http.Request) string {
 	if r.Method != http.MethodGet {
 		return ""
 	}

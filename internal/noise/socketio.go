@@ -84,7 +84,7 @@ func socketIOEvent(p []byte) []byte {
 // socketIORequest knows long polling: the GET that waits for the server's
 // messages, and the POST that brings the page's, whose length tells a pong from
 // an event: an event has eight bytes at least.
-func socketIORequest(r *http.Request) string {
+func socketIORequest(_ *Set, r *http.Request) string {
 	q, ok := engineQuery(r)
 	if !ok || q.Get("transport") != "polling" {
 		return ""

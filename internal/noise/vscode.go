@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/http"
+	"strings"
 )
 
 // VS Code's protocol, as its page speaks it to code-server, OpenVSCode and
@@ -49,7 +50,7 @@ func vscodeStream(r *http.Request, _ string, s *Stream) bool {
 		return false
 	}
 	s.judge = new(vscodeJudge)
-	s.key = q.Get("reconnectionToken")
+	s.key = strings.Clone(q.Get("reconnectionToken")) // it would keep the whole query
 	s.resends = q.Get("reconnection") == "true"
 	return true
 }
