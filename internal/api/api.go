@@ -56,6 +56,7 @@ func New(cfg Config) (http.Handler, error) {
 	s.api.UseMiddleware(s.authorize)
 	s.addStatus()
 	s.addSandboxes()
+	s.addWhy()
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {
 		return nil, fmt.Errorf("rendering the OpenAPI file: %w", err)

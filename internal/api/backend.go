@@ -61,6 +61,11 @@ type Reader interface {
 	// History returns at most limit lines, the newest first; with before other
 	// than 0 only those of smaller revisions.
 	History(ctx context.Context, id string, before int64, limit int) ([]HistoryLine, error)
+	// OpenStreams tells, by the proxy, what streams a sandbox has open and what
+	// was refused; no proxy without any.
+	OpenStreams(ctx context.Context, id string) ([]NodeTraffic, error)
+	// Why explains a sandbox's state.
+	Why(ctx context.Context, id string) (Why, error)
 	// Status never fails: what is out of reach is part of the answer.
 	Status(ctx context.Context) Status
 }

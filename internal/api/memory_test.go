@@ -25,6 +25,8 @@ type memory struct {
 	lastOpts api.PauseOptions
 	lastNew  e2b.NewSandbox
 	status   api.Status
+	traffic  []api.NodeTraffic
+	why      api.Why
 	work     func(context.Context) error // what a create waits for
 }
 
@@ -105,6 +107,22 @@ func (m *memory) History(_ context.Context, id string, before int64, limit int) 
 		}
 	}
 	return lines, nil
+}
+
+func (m *memory) OpenStreams(context.Context, string) ([]api.NodeTraffic, error) {
+	return m.traffic, nil
+}
+
+func (m *memory) Why(_ context.Context, id string) (api.Why, error) {
+	why := m.why
+	if why.Words == nil {
+		why = api.Why{
+			State: session.Running, Words: []string{"It runs."}, KeptAwakeBy: []api.Keeper{}, Settings: []api.Setting{},
+			Refused: []api.Refused{}, Repeats: []api.Repeat{},
+		}
+	}
+	why.SandboxID = id
+	return why, nil
 }
 
 func (m *memory) Status(context.Context) api.Status {

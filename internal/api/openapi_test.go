@@ -83,6 +83,8 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 		{"GET", "/api/v1/sandboxes/{id}/history", api.RoleViewer},
 		{"POST", "/api/v1/sandboxes/{id}/pause", api.RoleOperator},
 		{"POST", "/api/v1/sandboxes/{id}/resume", api.RoleOperator},
+		{"GET", "/api/v1/sandboxes/{id}/streams", api.RoleViewer},
+		{"GET", "/api/v1/sandboxes/{id}/why", api.RoleViewer},
 		{"GET", "/api/v1/status", api.RoleViewer},
 	}
 	if got := c.routes(t); !slices.Equal(got, want) {

@@ -120,6 +120,12 @@ func (stateSchema) Schema(huma.Registry) *huma.Schema {
 	return s
 }
 
+type streamStateSchema struct{}
+
+func (streamStateSchema) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Enum: []any{string(session.StreamActive), string(session.StreamDormant), string(session.StreamParked)}}
+}
+
 type durationSchema struct{}
 
 func (durationSchema) Schema(huma.Registry) *huma.Schema {
@@ -130,6 +136,7 @@ func (durationSchema) Schema(huma.Registry) *huma.Schema {
 func newRegistry() huma.Registry {
 	r := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	r.RegisterTypeAlias(reflect.TypeFor[session.State](), reflect.TypeFor[stateSchema]())
+	r.RegisterTypeAlias(reflect.TypeFor[session.StreamState](), reflect.TypeFor[streamStateSchema]())
 	r.RegisterTypeAlias(reflect.TypeFor[session.Duration](), reflect.TypeFor[durationSchema]())
 	r.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[Problem]())
 	return r

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -68,19 +67,8 @@ func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
 // awakeBecause says in words what keeps a running sandbox from its deadline.
 func (e *Engine) awakeBecause(s *session.Snapshot) []string {
 	var because []string
-	for _, what := range e.inUse(s.SandboxID) {
-		because = append(because, what+" through this proxy")
-	}
-	for _, p := range s.Presence {
-		if p.Node != e.store.Node() {
-			because = append(because, "in use through proxy "+p.Node)
-		}
-	}
-	for _, h := range s.Holds {
-		because = append(because, fmt.Sprintf("hold %q until %s", h.Name, h.ExpiresAt.Format(time.RFC3339)))
-	}
-	if len(because) == 0 && s.Open() {
-		because = append(because, "a visit has just ended")
+	for _, k := range e.keepers(s) {
+		because = append(because, k.Words)
 	}
 	return because
 }

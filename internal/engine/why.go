@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// OpenStreams implements api.Reader. What this process has itself is told as it
+// is now.
+func (e *Engine) OpenStreams(ctx context.Context, id string) ([]api.NodeTraffic, error) {
+	if err := e.loaded(ctx); err != nil {
+		return nil, err
+	}
+	s := e.get(id)
+	if s == nil {
+		return nil, api.ErrNotFound
+	}
+	return e.traffic(s), nil
+}
+
+// traffic is what all proxies tell of a session, by their names.
+func (e *Engine) traffic(s *session.Snapshot) []api.NodeTraffic {
+	all := []api.NodeTraffic{{Node: e.store.Node(), Traffic: e.streams.Traffic(s.SandboxID)}}
+	for _, t := range s.Traffic {
+		if t.Node != e.store.Node() {
+			all = append(all, api.NodeTraffic{Node: t.Node, Traffic: t.Traffic()})
+		}
+	}
+	all = slices.DeleteFunc(all, func(t api.NodeTraffic) bool { return t.Empty() })
+	slices.SortFunc(all, func(a, b api.NodeTraffic) int { return strings.Compare(a.Node, b.Node) })
+	return all
+}
+
+// Why implements api.Reader. Where the history can't be read the rest is told.
+func (e *Engine) Why(ctx context.Context, id string) (api.Why, error) {
+	if err := e.loaded(ctx); err != nil {
+		return api.Why{}, err
+	}
+	s := e.get(id)
+	if s == nil {
+		return api.Why{}, api.ErrNotFound
+	}
+	now, sb, told := time.Now(), e.show(s), e.traffic(s)
+	w := api.Why{
+		SandboxID: id, State: s.State, Since: s.Since, Reason: s.Reason, PauseAt: sb.PauseAt, LastError: s.LastError,
+		KeptAwakeBy: []api.Keeper{}, Settings: settings(s.Record, time.Duration(sb.IdleTimeout)), Streams: countStreams(told),
+		Parked: s.Parked, ReconnectWakes: s.ReconnectsOn(now), Refused: refused(told), Repeats: repeats(told),
+	}
+	if s.State == session.Running {
+		w.KeptAwakeBy = append(w.KeptAwakeBy, e.keepers(s)...)
+	}
+	lines, err := e.store.History(ctx, id, 0, 0)
+	if err == nil {
+		w.LastPause, w.LastWake = lastOf(lines)
+	}
+	w.Words = explanation{Why: w, now: now, last: sb.LastActivity, kind: sb.ActivityKind, historyLost: err != nil}.words()
+	return w, nil
+}
+
+// keepers are what keeps a running sandbox from its deadline.
+func (e *Engine) keepers(s *session.Snapshot) []api.Keeper {
+	all := e.ownKeepers(s.SandboxID)
+	for _, p := range s.Presence {
+		if p.Node != e.store.Node() {
+			all = append(all, keeperAt(s, p.Node))
+		}
+	}
+	for _, h := range s.Holds {
+		all = append(all, api.Keeper{
+			Kind: api.KeptByHold, Count: 1, What: h.Name, Reason: h.Reason, By: h.By, Until: &h.ExpiresAt,
+			Words: fmt.Sprintf("hold %q until %s", h.Name, h.ExpiresAt.Format(time.RFC3339)),
+		})
+	}
+	if len(all) == 0 && s.Open() {
+		all = append(all, api.Keeper{
+			Kind: api.KeptByProxy, Count: 1, Node: s.Activity.Node, What: s.Activity.Kind, Words: "a visit has just ended",
+		})
+	}
+	return all
+}
+
+func (e *Engine) ownKeepers(id string) []api.Keeper {
+	requests, streams := e.visits.InUse(id)
+	_, what, _ := e.visits.Last(id)
+	var all []api.Keeper
+	for _, c := range []struct {
+		kind, name string
+		n          int
+	}{{api.KeptByRequest, "request", requests}, {api.KeptByStream, "open stream", streams}} {
+		if c.n > 0 {
+			all = append(all, api.Keeper{
+				Kind: c.kind, Count: c.n, Node: e.store.Node(), What: what, Words: plural(c.n, c.name) + " through this proxy",
+			})
+		}
+	}
+	return all
+}
+
+// keeperAt is what is known of the use through another proxy.
+func keeperAt(s *session.Snapshot, node string) api.Keeper {
+	k := api.Keeper{Kind: api.KeptByProxy, Count: 1, Node: node, Words: "in use through proxy " + node}
+	if s.Activity.Node == node {
+		k.What = s.Activity.Kind
+	}
+	stored, _ := s.TrafficOf(node)
+	if active := countStreams([]api.NodeTraffic{{Traffic: stored.Traffic()}}).Active; active > 0 {
+		k.Kind, k.Count = api.KeptByStream, active
+		k.Words += ": " + plural(active, "active stream")
+	}
+	return k
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func countStreams(told []api.NodeTraffic) (n api.StreamCounts) {
+	for _, t := range told {
+		n.Unnamed += max(0, t.More)
+		for _, s := range t.Streams {
+			switch s.State {
+			case session.StreamDormant:
+				n.Dormant++
+			case session.StreamParked:
+				n.Parked++
+			default:
+				n.Active++
+			}
+		}
+	}
+	return n
+}
+
+func settings(r session.Record, idle time.Duration) []api.Setting {
+	timeout := api.Setting{
+		Name: "idleTimeout", Value: session.Duration(idle).String(), Source: api.SetByDefault,
+		Words: fmt.Sprintf("It is paused %s after its last use (the default).", idle),
+	}
+	if r.IdleTimeout > 0 {
+		timeout.Source, timeout.Words = api.SetHere, fmt.Sprintf("It is paused %s after its last use (set for this sandbox).", idle)
+	}
+	policy := api.Setting{Name: "wakePolicy", Source: api.SetBySite, Words: "What may wake it is for each site to say; where it does not: requests of people and programs (intent)."}
+	if r.WakePolicy != "" {
+		policy.Value, policy.Source = r.WakePolicy, api.SetHere
+		policy.Words = map[wake.Rule]string{
+			wake.WakeAny:    "Any request wakes it (any, set for this sandbox).",
+			wake.WakeIntent: "Requests of people and programs wake it (intent, set for this sandbox).",
+			wake.WakeManual: "It is woken by hand only (manual, set for this sandbox).",
+		}[wake.Rule(r.WakePolicy)]
+	}
+	return []api.Setting{timeout, policy}
+}
+
+// The codes of refusals beside those of the wake policy.
+const (
+	// ReasonNoise: a rule or a preset says that no person sent it.
+	ReasonNoise = "noise"
+	// ReasonStillOpen: a stream of the same page is parked, and its client there.
+	ReasonStillOpen = "still-open"
+)
+
+const changeToAny = "Set its wakePolicy, or the site's wake, to any: then every request wakes it."
+
+// codes says what a refusal means, and what would change it.
+var codes = map[string]struct{ because, change string }{
+	wake.CodeManual: {
+		"it is only woken by hand", "Resume it by hand, or set its wakePolicy, or the site's wake, to intent.",
+	},
+	wake.CodeBudget: {
+		"pages that were open when it was paused have woken it as often as they may in a day",
+		"Opening the page anew wakes it. Raise the site's reconnect_wakes to let open pages wake it more often.",
+	},
+	ReasonNoise: {
+		"no person sends it, as a rule or a preset says", "Take the rule or the preset out of the site's configuration.",
+	},
+	ReasonStillOpen: {
+		"a stream of the same page is still open, and wakes it with its next message", "Nothing needs to change: use the page.",
+	},
+	"prefetch":      {"a browser loads it in case that somebody wants it", changeToAny},
+	"favicon":       {"a browser loads a page's icon by itself", changeToAny},
+	"cross-site":    {"another site's page shows it", changeToAny},
+	"bot":           {"a crawler or a monitor sent it", changeToAny},
+	"worker-script": {"a browser looks for a new version of a service worker by itself", changeToAny},
+}
+
+// refused are the refusals of all proxies, the newest first.
+func refused(told []api.NodeTraffic) []api.Refused {
+	all := []api.Refused{}
+	for _, t := range told {
+		for _, r := range t.Refused {
+			code, known := codes[r.Reason]
+			if !known {
+				code.because, code.change = r.Reason, changeToAny
+			}
+			what := r.What
+			if r.Asker != "" {
+				what += " (" + r.Asker + ")"
+			}
+			all = append(all, api.Refused{
+				Node: t.Node, Refusal: r, Change: code.change,
+				Words: fmt.Sprintf("%s did not wake it, %s, last at %s: %s.", what, times(r.Count), clock(r.At), code.because),
+			})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b api.Refused) int { return b.At.Compare(a.At) })
+	return all
+}
+
+func repeats(told []api.NodeTraffic) []api.Repeat {
+	all := []api.Repeat{}
+	for _, t := range told {
+		for _, r := range t.Repeats {
+			what := r.Kind + " " + r.What
+			if r.Path != "" {
+				what += " at " + r.Path
+			}
+			words := fmt.Sprintf("The %s comes every %s, %s so far, as no person sends it, and counts as use.", what, r.Every, times(r.Count))
+			if r.Rule != "" {
+				words += " If nobody sends it, add this rule: " + r.Rule
+			}
+			all = append(all, api.Repeat{Node: t.Node, Repeat: r, Words: words})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b api.Repeat) int { return b.At.Compare(a.At) })
+	return all
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
