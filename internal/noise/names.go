@@ -58,6 +58,7 @@ var vscodeNames = names{
 	{name: "$acceptDidExecuteCommand"},
 	{channel: "remoteterminal", name: "$updateTitle"},
 	{channel: "remoteterminal", name: "$acknowledgeDataEvent"},
+	{channel: "remoteterminal", name: "$orphanQuestionReply"},
 	// what an extension found in the files, on its way back to the extensions
 	{name: "$acceptMarkersChange"},
 }
