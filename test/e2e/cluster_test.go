@@ -56,6 +56,7 @@ func (c *cluster) leader(t *testing.T) (leader *sandman, others []*sandman) {
 
 type status struct {
 	Status string `json:"status"`
+	Node   string `json:"node"`
 	Leader struct {
 		Node string `json:"node"`
 		Me   bool   `json:"me"`

@@ -41,6 +41,7 @@ type sandman struct {
 	url     string
 	dir     string // SANDMAN_DATA
 	idle    time.Duration
+	host    string // SANDMAN_HOST
 	process *process
 }
 
@@ -55,7 +56,7 @@ func start(t *testing.T, o options) *sandman {
 	if port == 0 {
 		port = freePort(t)
 	}
-	s := &sandman{port: port, url: local(port), dir: o.data, idle: o.idle, e2b: newE2B(local(port)+"/e2b", local(port))}
+	s := &sandman{port: port, url: local(port), dir: o.data, idle: o.idle, host: o.host, e2b: newE2B(local(port)+"/e2b", local(port))}
 	s.process = startProcess(t, filepath.Dir(o.data), s.environment(o), o.binary(t), "run", "--config", o.config(t))
 	s.process.await(t, func() bool {
 		a, err := s.do(s.apiRequest(t, http.MethodGet, "/status", ""))
