@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sandman-proxy/sandman/internal/engine"
 )
 
 // The end of the process, in order:
@@ -139,8 +141,8 @@ func (o *openEngines) leave(grace time.Duration) {
 func (o *openEngines) sayGoodbye(within time.Duration) {
 	var all []func()
 	for r := range o.all() {
-		for _, b := range r.streams.leave() {
-			all = append(all, func() { goodbye(b) })
+		for _, s := range r.Streams().Leave() {
+			all = append(all, func() { engine.Goodbye(s) })
 		}
 	}
 	if len(all) == 0 {

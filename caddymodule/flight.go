@@ -3,9 +3,8 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"io"
+	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,7 +15,6 @@ import (
 	"github.com/sandman-proxy/sandman/internal/activity"
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/session"
-	"github.com/sandman-proxy/sandman/internal/stream"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -29,6 +27,7 @@ type flight struct {
 	arrived *http.Request // as the gate got it
 	state   session.State // when it came
 	held    time.Duration // set before it is forwarded
+	conn    net.Conn      // an upgrade's to the sandbox, nil before there is one
 	probes  bool          // neither counts nor wakes
 }
 
@@ -137,48 +136,4 @@ func (f *flight) bump() {
 	if !f.probes && !f.visit.Bump() {
 		f.visit.Force()
 	}
-}
-
-// meterUpgrade wraps the body of a 101, through which reverse_proxy copies both
-// directions.
-func (f *flight) meterUpgrade(r *http.Request, res *http.Response) error {
-	conn, ok := res.Body.(io.ReadWriteCloser)
-	if !ok {
-		_ = res.Body.Close()
-		return errors.New("the upstream has switched protocols on a connection that can't be written to")
-	}
-	kind := "upgrade"
-	websocket := strings.EqualFold(res.Header.Get("Upgrade"), "websocket")
-	if websocket {
-		kind = "websocket"
-	}
-	f.visit.Stream(kind)
-	var body *stream.Body
-	body = stream.NewBody(r.Context(), conn, stream.Options{
-		WebSocket:     websocket,
-		Count:         f.recount,
-		OnUpstreamEnd: f.upstreamEnded,
-		Done:          func() { f.engine.streams.remove(body) },
-	})
-	f.engine.streams.add(body)
-	res.Body = body
-	return nil
-}
-
-// upstreamEnded says how a stream is to be closed whose upstream broke off: an
-// editor whose sandbox was paused shall come again, and wake it.
-func (f *flight) upstreamEnded(context.Context) (code uint16, reason string, ok bool) {
-	if f.engine.State(f.target.SandboxID) == session.Running {
-		return 0, "", false
-	}
-	return stream.StatusServiceRestart, "the sandbox was paused", true
-}
-
-// recount makes a dormant stream count again before its next message is
-// forwarded: the sandbox is woken if it sleeps.
-func (f *flight) recount(ctx context.Context) error {
-	if f.visit.Bump() {
-		return nil
-	}
-	return f.ensure(ctx, wake.Cause{Reason: "message on an open stream", Kind: "stream"})
 }

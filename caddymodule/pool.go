@@ -109,7 +109,6 @@ func (s *openStore) drop(r *runningEngine) {
 type runningEngine struct {
 	*engine.Engine
 	uses     *uses
-	streams  streams
 	idle     time.Duration // as configured
 	hosts    []openHost
 	store    *openStore

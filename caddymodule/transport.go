@@ -116,6 +116,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !f.probes {
 		a.ctx = f.cuttable(a.ctx, r.Body != nil)
 	}
+	if isUpgrade(r) {
+		a.ctx = f.traceConn(a.ctx)
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		sent := make(chan struct{})
 		a.body, a.sent = stream.NewReplay(stream.NewMeter(r.Body, f.bump, func() { close(sent) }), t.ReplayBuffer), sent

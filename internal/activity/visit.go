@@ -104,6 +104,9 @@ func (v *Visit) Bump() bool {
 	return v.counting.Load()
 }
 
+// Counting tells whether the visit counts right now.
+func (v *Visit) Counting() bool { return v.counting.Load() }
+
 func (v *Visit) touch() {
 	u := v.use.Load()
 	now := u.t.now()

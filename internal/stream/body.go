@@ -5,40 +5,82 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// Options says how a Body is metered and ended. The zero value forwards bytes
-// and does nothing else.
+// Options says how a Body is metered, parked and ended. The zero value forwards
+// bytes and does nothing else.
 type Options struct {
 	// WebSocket says that both directions are WebSocket frames. Of any other
-	// protocol every byte counts, and no close frame can be sent.
+	// protocol every byte counts, and no frame can be sent.
 	WebSocket bool
 
+	// Judge says what a client's message means. It is asked about whole messages
+	// of at most 4 KiB, by one goroutine at a time; longer ones count, and those
+	// that can't be read. Nil: each message counts.
+	Judge func(Message) Verdict
+
+	// Inflate says that compressed messages can be inflated one by one, because
+	// the handshake has client_no_context_takeover. Otherwise they count unread.
+	Inflate bool
+
+	// Resends is how long after its begin a stream sends what an earlier one has
+	// sent already: what Judge says counts is noise, unless the stream is parked.
+	Resends time.Duration
+
+	// Live says whether the stream counts as use right now, so that nothing can
+	// be paused. While it does no byte is ever held. It must not block. Nil: always.
+	Live func() bool
+
 	// Count is called before a client's bytes that count are forwarded: those of
-	// a data message, or of any message once the frames can't be followed. It is
-	// called at most once per Write, so also for each further piece of a long
-	// message, and never by two goroutines at once. It may block, and the stream
-	// with it; ctx ends when the stream does. An error closes the stream with
-	// 1013, or with whatever Count has called CloseWith with, and the message is
-	// not forwarded.
+	// a message that was judged so, or of any once the frames can't be followed;
+	// for a long message again with each further piece. It is never called by two
+	// goroutines at once. It may block, and the stream with it; ctx ends when the
+	// stream does. After it the stream is not parked. An error closes the stream
+	// with 1013, or with whatever Count has called CloseWith with, and the message
+	// is not forwarded. Nil: nothing counts, all is noise.
 	Count func(ctx context.Context) error
 
-	// CountServer is called after each Read with bytes of the server that count.
-	// It must not block. Nil: the server's messages don't count.
+	// CountServer is called after bytes of the server that count. It must not
+	// block. Nil: the server's messages don't count.
 	CountServer func()
 
-	// OnUpstreamEnd is called once when the upstream's side of a WebSocket has
-	// ended although neither side has sent a close frame. If ok, the client gets
-	// a close frame with the code and reason, unless it was left in the middle of
-	// a frame; otherwise it sees the end as it came. It may block, and the
-	// client's connection stays open meanwhile; ctx ends when the stream does.
-	OnUpstreamEnd func(ctx context.Context) (code uint16, reason string, ok bool)
+	// ObserveServer is shown each text message of the server that is not
+	// compressed and at most 4 KiB long. It must not block, nor keep the payload.
+	ObserveServer func(payload []byte)
+
+	// KeepAlive is asked for at each Park. Nil, or Every 0: none.
+	KeepAlive func() KeepAlive
+
+	// OnUpstreamEnd is called when the upstream's side of a WebSocket has ended
+	// although neither side has sent a close frame, and the stream is not parked.
+	// It reports whether a pause has cut it off: then the stream is parked. It may
+	// block, and the client's connection stays open meanwhile; ctx ends with the
+	// stream, and when Park has been called. Nil: the client sees the end.
+	OnUpstreamEnd func(ctx context.Context) (paused bool)
 
 	// Done is called once, when the connection to the upstream has been closed
-	// from this side, by whichever goroutine did. A proxy closes it at the end of
-	// each stream.
+	// from this side for good, by whichever goroutine did. A proxy closes it at
+	// the end of each stream.
 	Done func()
 }
+
+// KeepAlive is what keeps a client from giving up while its stream is parked.
+type KeepAlive struct {
+	Ping  string        // the text message that the client wants to see, at most 125 bytes
+	Pong  string        // the message that it answers, which the server does not see
+	Every time.Duration // how often
+}
+
+// State tells what a stream does for its sandbox.
+type State string
+
+// A stream counts, does not, or is cut off from a sandbox that sleeps.
+const (
+	StateActive  State = "active"
+	StateDormant State = "dormant"
+	StateParked  State = "parked"
+)
 
 // The phases of a Body, in the order in which they can follow each other.
 const (
@@ -49,166 +91,136 @@ const (
 )
 
 // Body stands for the body of a 101 answer, between a proxy and the upstream.
-// Write takes the client's bytes, Read gives the upstream's. One goroutine may
+// Write and ReadFrom take the client's bytes, Read and WriteTo give the
+// upstream's; a proxy that copies uses ReadFrom and WriteTo. One goroutine may
 // read while another writes; all other methods are safe at any time.
 type Body struct {
 	upstream io.ReadWriteCloser
 	opts     Options
+	began    time.Time
 	ctx      context.Context // ends with the stream
 	cancel   context.CancelFunc
 	over     atomic.Bool // the stream was shut
 	hangUp   sync.Once   // guards the closing of upstream
 
 	writing   sync.Mutex // held by Write; guards the following fields
-	client    scanner
+	client    messages
+	kept      kept
+	sentPart  bool // of the client's message under way the upstream has the beginning
+	counted   bool // something has counted in this Write
 	discarded int
 
-	clientClosed atomic.Bool // the client has sent a close frame
-	unwritable   atomic.Bool // the upstream refused bytes; Read will find its end
+	waiting      atomic.Bool  // kept holds something
+	lastCounted  atomic.Int64 // Unix time in ns, 0: nothing has counted
+	unanswered   atomic.Int32 // keep-alives that the client has not answered
+	missed       atomic.Bool  // a message that counts was lost to an upstream that had ended
+	clientClosed atomic.Bool  // the client has sent a close frame
+	unwritable   atomic.Bool  // the upstream refused bytes; its end will be read
 
-	phase atomic.Int32 // changed under mu
+	phase   atomic.Int32 // changed under mu
+	parked  atomic.Bool  // changed under mu
+	severed atomic.Bool  // parked, and the upstream has gone; changed under mu
 
-	mu     sync.Mutex // guards the following fields
-	server scanner    // changed by Read only
-	tail   []byte     // what the client still gets in phaseEnded
+	out chan struct{} // full while somebody writes to the client; taken before mu
+	to  io.Writer     // the client, nil once nothing can be sent; guarded by out
 
-	// Used by Read only.
-	readErr error // what the upstream's side ended with
-	endTold bool  // OnUpstreamEnd was called
+	mu      sync.Mutex         // guards the following fields
+	server  messages           // changed by WriteTo only
+	tail    []byte             // what the client still gets in phaseEnded
+	silent  bool               // parked since the server's last byte
+	unparks int                // counts what has ended a Park
+	asking  context.CancelFunc // ends OnUpstreamEnd
+	source  deadliner          // the client's connection, while ReadFrom reads it
+	pings   []*ping
+	alive   KeepAlive
+	beat    *time.Timer // of alive
+
+	pull pull // what Read reads from
 }
 
 // NewBody returns a Body over upstream, which is from then on the Body's to
 // close. The contexts of opts' functions derive from ctx, but its end does not
-// close the Body.
+// close the Body. If upstream has a SetReadDeadline it must work during a Read
+// and be used by nobody else.
 func NewBody(ctx context.Context, upstream io.ReadWriteCloser, opts Options) *Body {
 	ctx, cancel := context.WithCancel(ctx)
-	return &Body{
+	b := &Body{
 		upstream: upstream,
 		opts:     opts,
+		began:    time.Now(),
 		ctx:      ctx,
 		cancel:   cancel,
-		client:   scanner{masked: true, lost: !opts.WebSocket},
-		server:   scanner{lost: !opts.WebSocket},
+		out:      make(chan struct{}, 1),
+		client:   messages{scanner: scanner{masked: true, lost: !opts.WebSocket}, inflate: opts.Inflate},
+		server:   messages{scanner: scanner{lost: !opts.WebSocket}},
+	}
+	if opts.Judge != nil {
+		b.client.judge = b.judge
+	}
+	if opts.ObserveServer != nil {
+		b.server.judge = b.observe
+	}
+	return b
+}
+
+// State tells what the stream does now. One that has ended keeps its last state.
+func (b *Body) State() State {
+	switch b.mode() {
+	case modeParked:
+		return StateParked
+	case modeDormant:
+		return StateDormant
+	default:
+		return StateActive
 	}
 }
 
-// Write forwards the client's bytes, and calls Count before the first one that
-// counts. What comes after the stream was closed with CloseWith is thrown away
-// without an error, because an error would make the proxy drop the client before
-// it has the close frame.
-//
-// A close frame that is written while another Write is under way is dropped: it
-// is a proxy's good-bye, written across its own copying, right before its Close.
-// It would end up inside the client's frame, or wait for as long as Count blocks.
-func (b *Body) Write(p []byte) (int, error) {
-	if !b.writing.TryLock() {
-		if b.opts.WebSocket && isCloseFrame(p) {
-			return len(p), nil
-		}
-		b.writing.Lock()
+// LastCounted is when Count or CountServer was last called with success, the
+// zero time if never.
+func (b *Body) LastCounted() time.Time {
+	if at := b.lastCounted.Load(); at != 0 {
+		return time.Unix(0, at)
 	}
-	defer b.writing.Unlock()
-
-	first, _ := b.client.scan(p)
-	if b.client.closed {
-		b.clientClosed.Store(true)
-	}
-	n, err := b.forward(p[:first])
-	if err != nil || first == len(p) {
-		return n, err
-	}
-	b.count()
-	m, err := b.forward(p[first:])
-	return n + m, err
+	return time.Time{}
 }
 
-// count tells the owner of a message. b.writing must be held.
-func (b *Body) count() {
-	if b.opts.Count == nil || b.deaf() {
-		return
-	}
-	if err := b.opts.Count(b.ctx); err != nil {
-		b.CloseWith(StatusTryAgainLater, "the upstream can't be reached now")
+// mode is what may be done with a client's bytes.
+type mode uint8
+
+const (
+	modeLive    mode = iota // they are forwarded as they come
+	modeDormant             // those of a message are held until it was judged
+	modeParked              // nothing is forwarded
+)
+
+func (b *Body) mode() mode {
+	switch {
+	case b.parked.Load():
+		return modeParked
+	case b.opts.Live == nil || b.opts.Count == nil || b.opts.Live():
+		return modeLive
+	default:
+		return modeDormant
 	}
 }
 
-// forward writes p to the upstream. b.writing must be held.
-func (b *Body) forward(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+// judge asks the owner about a client's message.
+func (b *Body) judge(m Message) Verdict {
+	parked := b.parked.Load()
+	if parked && !m.Binary && b.unanswered.Load() > 0 && string(m.Payload) == b.keepAlive().Pong {
+		b.unanswered.Add(-1)
+		return Swallow
 	}
-	if b.deaf() {
-		return b.discard(p)
+	v := b.opts.Judge(m)
+	if v == Counts && !parked && time.Since(b.began) < b.opts.Resends {
+		return Noise
 	}
-	n, err := b.upstream.Write(p)
-	if err == nil || (b.phase.Load() == phaseOpen && !b.leaveEndToRead()) {
-		return n, err
-	}
-	return b.discard(p)
+	return v
 }
 
-// deaf reports whether the client's bytes have nowhere to go.
-func (b *Body) deaf() bool {
-	return b.phase.Load() != phaseOpen || b.unwritable.Load()
-}
-
-// discard throws p away, until it is too much. b.writing must be held.
-func (b *Body) discard(p []byte) (int, error) {
-	b.discarded += len(p)
-	if !b.opts.WebSocket || b.discarded > drainLimit || b.phase.Load() == phaseClosed {
-		return 0, io.ErrClosedPipe
+func (b *Body) observe(m Message) Verdict {
+	if !m.Binary {
+		b.opts.ObserveServer(m.Payload)
 	}
-	return len(p), nil
-}
-
-// Read gives the upstream's bytes to the client. After CloseWith, it gives whole
-// frames only, then the close frame, then io.EOF. After Close it returns
-// io.ErrClosedPipe.
-func (b *Body) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	for b.phase.Load() < phaseEnded {
-		n, err := b.readUpstream(p)
-		n = b.pass(p[:n])
-		if n > 0 {
-			return n, nil // an error is kept for the next Read
-		}
-		if err == nil && b.phase.Load() < phaseEnded {
-			return 0, nil
-		}
-		if err = b.upstreamEnded(err); err != nil {
-			return 0, err
-		}
-	}
-	return b.readTail(p)
-}
-
-func (b *Body) readUpstream(p []byte) (n int, err error) {
-	if b.readErr == nil {
-		n, b.readErr = b.upstream.Read(p)
-	}
-	return n, b.readErr
-}
-
-// pass looks at bytes of the upstream, and returns how many of them the client
-// gets: all, or those up to the last frame boundary if the stream is to end.
-func (b *Body) pass(p []byte) int {
-	b.mu.Lock()
-	first, boundary := b.server.scan(p)
-	n, counts := len(p), first < len(p)
-	ends := b.phase.Load() != phaseOpen && boundary >= 0
-	if ends {
-		n = boundary
-		b.endReading(true)
-	}
-	b.mu.Unlock()
-
-	if ends {
-		_ = b.shut()
-	}
-	if counts && b.opts.CountServer != nil {
-		b.opts.CountServer()
-	}
-	return n
+	return Noise
 }

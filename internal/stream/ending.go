@@ -3,9 +3,12 @@ package stream
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
+
+	"github.com/gobwas/ws"
 )
+
+var errCloseWrite = fmt.Errorf("closing the upstream's write side: %w", errors.ErrUnsupported)
 
 const (
 	// frameGrace is how long a stream that is to be closed may go on, because it
@@ -16,17 +19,20 @@ const (
 	// away before its connection is. Closing at once could lose the close frame:
 	// unread bytes turn the end of a TCP connection into a reset.
 	drainLimit = 1 << 20
+
+	// drainGrace is how long such a client has to close its connection.
+	drainGrace = 5 * time.Second
 )
 
 // CloseWith ends the stream: the client gets a close frame with the code and the
 // reason (cut to 123 bytes) at the next frame boundary, then the end, and the
-// connection to the upstream is closed. A Read that is under way returns for it.
-// An upstream that does not finish its frame within a second is cut off without a
-// close frame, and so is a protocol that has none. Only the first call of
-// CloseWith or Close has an effect.
+// connection to the upstream is closed. A Read or WriteTo that is under way
+// returns for it. An upstream that does not finish its frame within a second is
+// cut off without a close frame, and so is a protocol that has none. Only the
+// first call of CloseWith or Close has an effect. Neither blocks.
 //
-// The client is expected to close its connection then; one that doesn't is the
-// proxy's to time out.
+// The client is expected to close its connection then. Of one that doesn't,
+// ReadFrom ends with an error after 5 s, if the connection has SetReadDeadline.
 func (b *Body) CloseWith(code uint16, reason string) {
 	b.mu.Lock()
 	if b.phase.Load() != phaseOpen {
@@ -54,51 +60,38 @@ func (b *Body) Close() error {
 	b.mu.Lock()
 	b.phase.Store(phaseClosed)
 	b.mu.Unlock()
+	b.pull.close()
 	return b.shut()
 }
 
-// CloseWrite tells the upstream that the client sends no more. If the upstream's
-// connection can't be closed halfway the error is errors.ErrUnsupported, on which
-// a proxy ends the stream.
-func (b *Body) CloseWrite() error {
-	if b.deaf() {
-		return nil // Read is about to end the stream: an error would cut it short
+// closeLike ends a parked stream whose client has sent a close frame with this
+// payload, and repeats its code as the upstream would.
+func (b *Body) closeLike(payload []byte) {
+	code, _ := ws.ParseCloseFrameData(payload)
+	if !code.In(ws.StatusRangeProtocol) && !code.In(ws.StatusRangeApplication) && !code.In(ws.StatusRangePrivate) {
+		code = ws.StatusNormalClosure
 	}
-	half, ok := b.upstream.(interface{ CloseWrite() error })
-	if !ok {
-		return fmt.Errorf("closing the upstream's write side: %w", errors.ErrUnsupported)
-	}
-	return half.CloseWrite()
+	b.clientClosed.Store(true)
+	b.CloseWith(uint16(code), "")
 }
 
 // upstreamEnded decides what the client sees of the upstream's end: err, if it is
-// returned, otherwise what the phase says.
+// returned, otherwise what the phase says. It blocks while the client is parked
+// without an upstream.
 func (b *Body) upstreamEnded(err error) error {
 	switch b.phase.Load() {
 	case phaseOpen:
-		return b.tellEnd(err)
+		if b.sever() {
+			<-b.ctx.Done()
+		}
+		if b.phase.Load() == phaseOpen {
+			return err
+		}
 	case phaseClosing: // in the middle of a frame, for good
 		b.mu.Lock()
 		b.endReading(false)
 		b.mu.Unlock()
 		_ = b.shut()
-	}
-	return nil
-}
-
-// tellEnd asks the owner for a close frame.
-func (b *Body) tellEnd(err error) error {
-	farewell := b.server.closed || b.clientClosed.Load()
-	if !b.opts.WebSocket || b.opts.OnUpstreamEnd == nil || farewell || b.endTold {
-		return err
-	}
-	b.endTold = true
-	code, reason, ok := b.opts.OnUpstreamEnd(b.ctx)
-	if ok {
-		b.CloseWith(code, reason)
-	}
-	if b.phase.Load() == phaseOpen {
-		return err
 	}
 	return nil
 }
@@ -111,21 +104,8 @@ func (b *Body) endReading(atBoundary bool) {
 	}
 	if b.phase.Load() < phaseEnded {
 		b.phase.Store(phaseEnded)
+		b.unsyncedDrain()
 	}
-}
-
-func (b *Body) readTail(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.phase.Load() == phaseClosed {
-		return 0, io.ErrClosedPipe
-	}
-	n := copy(p, b.tail)
-	b.tail = b.tail[n:]
-	if n == 0 {
-		return 0, io.EOF
-	}
-	return n, nil
 }
 
 // leaveEndToRead is called when the upstream can't be written to. Its last words
@@ -147,6 +127,9 @@ func (b *Body) shut() error {
 		return nil
 	}
 	b.cancel()
+	b.mu.Lock()
+	b.unsyncedStopBeating()
+	b.mu.Unlock()
 	err := b.closeUpstream()
 	if b.opts.Done != nil {
 		b.opts.Done()

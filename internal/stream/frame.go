@@ -34,6 +34,21 @@ func closeFrame(code uint16, reason string) []byte {
 	return frame
 }
 
+// controlFrame returns a server's ping or pong with a payload of at most 125
+// bytes.
+func controlFrame(op ws.OpCode, payload []byte) []byte {
+	return append([]byte{finBit | byte(op), byte(len(payload))}, payload...)
+}
+
+// textFrame returns a server's text message, nil if it is longer than a keep-alive
+// can be.
+func textFrame(text string) []byte {
+	if len(text) > ws.MaxControlFramePayloadSize {
+		return nil
+	}
+	return append([]byte{finBit | byte(ws.OpText), byte(len(text))}, text...)
+}
+
 // isCloseFrame reports whether p is one whole close frame of a client.
 func isCloseFrame(p []byte) bool {
 	s := scanner{masked: true}

@@ -269,9 +269,8 @@ func TestProxy_holdsAMessageUntilItIsCounted(t *testing.T) {
 
 func TestProxy_showsTheClientWhyItEnds(t *testing.T) {
 	t.Parallel()
-	restart := func(context.Context) (uint16, string, bool) {
-		return stream.StatusServiceRestart, "service restart", true
-	}
+	restart := func(context.Context) bool { return true }
+	wake := func(context.Context) error { return nil }
 	// the app says hello, and does on the next message what the case says
 	app := func(end func(*websocket.Conn, net.Conn)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -301,8 +300,8 @@ func TestProxy_showsTheClientWhyItEnds(t *testing.T) {
 		code   websocket.StatusCode
 		reason string
 	}{
-		{"app dies", stream.Options{OnUpstreamEnd: restart}, dies, nil, 1012, "service restart"},
-		{"app resets", stream.Options{OnUpstreamEnd: restart}, resets, nil, 1012, "service restart"},
+		{"app dies", stream.Options{OnUpstreamEnd: restart, Count: wake}, dies, nil, 1012, "the sandbox was paused"},
+		{"app resets", stream.Options{OnUpstreamEnd: restart, Count: wake}, resets, nil, 1012, "the sandbox was paused"},
 		{"app dies in a frame", stream.Options{OnUpstreamEnd: restart}, func(_ *websocket.Conn, conn net.Conn) {
 			_, _ = conn.Write(serverFrame(ws.OpText, "hello")[:3])
 			_ = conn.Close()
@@ -329,6 +328,12 @@ func TestProxy_showsTheClientWhyItEnds(t *testing.T) {
 					tt.owner(<-bodies)
 				} else if err := c.Write(t.Context(), websocket.MessageText, []byte("go on")); err != nil {
 					t.Fatal(err)
+				}
+				if tt.code == stream.StatusServiceRestart { // the client stays until it has something to say
+					awaitState(t, <-bodies, stream.StateParked)
+					if err := c.Write(t.Context(), websocket.MessageText, []byte("wake up")); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if tt.code != -1 {
 					checkClose(t, c, tt.code, tt.reason)

@@ -29,18 +29,24 @@ type scanner struct {
 	// known from then on, so that every byte counts: in doubt somebody is there.
 	lost   bool
 	closed bool // a whole close frame has passed
+	within bool // a fragmented message has begun and not ended
 
-	head   [10]byte // the current header, without the mask's key
+	head   [14]byte // the current header, with the mask's key
 	got    int      // bytes of head that are there
 	need   int      // bytes of head that it will have, as far as is known
 	opcode ws.OpCode
-	left   uint64 // bytes of the current frame after head: mask key and payload
+	length uint64 // of the current frame's payload
+	left   uint64 // bytes of it that are still to come
 }
 
 // atBoundary reports whether the next byte begins a frame.
 func (s *scanner) atBoundary() bool {
 	return !s.lost && s.got == 0 && s.left == 0
 }
+
+// betweenMessages reports whether a data frame may be put before the next byte;
+// a control frame may be put before any frame.
+func (s *scanner) betweenMessages() bool { return s.atBoundary() && !s.within }
 
 // scan goes on through p. It returns the offset of the first byte that counts,
 // len(p) if none does, and the last frame boundary in p, -1 if there is none.
@@ -54,8 +60,8 @@ func (s *scanner) scan(p []byte) (first, boundary int) {
 		boundary = 0
 	}
 	for at := 0; at < len(p); {
-		n, counts := s.step(p[at:])
-		if counts {
+		n, _ := s.step(p[at:])
+		if s.lost || s.opcode.IsData() {
 			first = min(first, at)
 		}
 		at += n
@@ -66,19 +72,28 @@ func (s *scanner) scan(p []byte) (first, boundary int) {
 	return first, boundary
 }
 
-// step takes a byte of a header, or what p holds of the payload.
-func (s *scanner) step(p []byte) (n int, counts bool) {
+// part is what a step has taken.
+type part uint8
+
+const (
+	partHead    part = iota // a byte of a header that goes on
+	partHeadEnd             // the last byte of a header
+	partPayload             // some of a payload
+	partLost                // bytes that are no frame
+)
+
+// step takes a byte of a header, or what p holds of the payload. A frame has
+// ended with it if it leaves the scanner at a boundary.
+func (s *scanner) step(p []byte) (n int, what part) {
 	switch {
 	case s.lost:
-		return len(p), true
+		return len(p), partLost
 	case s.left > 0:
-		return s.payload(p), s.opcode.IsData()
+		return s.payload(p), partPayload
 	}
-	if !s.header(p[0]) {
-		s.lost = true
-		return 1, true
-	}
-	return 1, s.opcode.IsData()
+	what = s.header(p[0])
+	s.lost = s.lost || what == partLost
+	return 1, what
 }
 
 func (s *scanner) payload(p []byte) int {
@@ -93,30 +108,33 @@ func (s *scanner) payload(p []byte) int {
 	return n
 }
 
-// header takes the next byte of a header. It returns false if no frame can
-// begin like this.
-func (s *scanner) header(b byte) bool {
+// header takes the next byte of a header; partLost if no frame can begin like
+// this.
+func (s *scanner) header(b byte) part {
 	s.head[s.got] = b
 	s.got++
 	switch s.got {
 	case 1:
 		s.opcode = ws.OpCode(b & opcodeBits)
-		return validFirst(b)
+		if !validFirst(b) {
+			return partLost
+		}
+		return partHead
 	case 2:
 		s.need = headLength(b)
 		if !s.validSecond(b) {
-			return false
+			return partLost
 		}
 	}
 	if s.got < s.need {
-		return true
+		return partHead
 	}
 	return s.beginPayload()
 }
 
 // beginPayload reads the length from the finished header. The most significant
 // bit of a 64-bit length must be zero.
-func (s *scanner) beginPayload() bool {
+func (s *scanner) beginPayload() part {
 	length := uint64(s.head[1] & lengthBits)
 	switch length {
 	case 126:
@@ -125,22 +143,35 @@ func (s *scanner) beginPayload() bool {
 		length = binary.BigEndian.Uint64(s.head[2:])
 	}
 	if length>>63 != 0 {
-		return false
+		return partLost
 	}
-	if s.masked {
-		length += maskLength
+	if s.opcode.IsData() {
+		s.within = !s.fin()
 	}
-	s.got, s.left = 0, length
+	s.got, s.length, s.left = 0, length, length
 	if length == 0 {
 		s.endFrame()
 	}
-	return true
+	return partHeadEnd
 }
 
 func (s *scanner) endFrame() {
 	if s.opcode == ws.OpClose {
 		s.closed = true
 	}
+}
+
+// The following are of the current frame, once its header is there.
+
+func (s *scanner) fin() bool        { return s.head[0]&finBit != 0 }
+func (s *scanner) compressed() bool { return s.head[0]&rsv1Bit != 0 }
+
+// mask gives the key that the payload is masked with.
+func (s *scanner) mask() [4]byte {
+	if !s.masked {
+		return [4]byte{}
+	}
+	return [4]byte(s.head[s.need-maskLength:])
 }
 
 // validFirst judges opcode, FIN and the reserved bits. Control frames are never
@@ -166,15 +197,17 @@ func (s *scanner) validSecond(b byte) bool {
 	return (b&maskBit != 0) == s.masked
 }
 
-// headLength returns how long a header is without the mask's key, by its second
-// byte.
+// headLength returns how long a header is, by its second byte.
 func headLength(b byte) int {
+	length := 2
 	switch b & lengthBits {
 	case 126:
-		return 2 + 2
+		length += 2
 	case 127:
-		return 2 + 8
-	default:
-		return 2
+		length += 8
 	}
+	if b&maskBit != 0 {
+		length += maskLength
+	}
+	return length
 }

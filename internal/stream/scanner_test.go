@@ -170,14 +170,14 @@ func TestScanner_seesThroughFragmentsAndControlFrames(t *testing.T) {
 func TestScanner_losesNoLengthToOverflow(t *testing.T) {
 	t.Parallel()
 	s := scanner{masked: true}
-	head := []byte{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	head := []byte{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}
 	if first, last := s.scan(head); first != 0 || last != 0 || s.lost {
 		t.Fatalf("scan of the longest length = %d, %d; lost = %v", first, last, s.lost)
 	}
 	if first, last := s.scan(make([]byte, 1<<20)); first != 0 || last != -1 {
 		t.Fatalf("scan of its payload = %d, %d", first, last)
 	}
-	if want := uint64(1)<<63 - 1 + maskLength - 1<<20; s.left != want {
+	if want := uint64(1)<<63 - 1 - 1<<20; s.left != want {
 		t.Fatalf("left = %d, want %d", s.left, want)
 	}
 }

@@ -80,17 +80,16 @@ func TestWebSocket_thatOnlyPingsLetsTheSandboxSleep(t *testing.T) {
 	go pingUntilDone(ctx, c, s.idle/4)
 	s.requirePausedOnTime(t, id, lastUse)
 
+	requireParked(t, s, id, c)
+
 	requireContinued(t, before, s.mustAsk(t, id), 1)
-	// the stream either goes on or was closed so that its client connects again
+	if err := c.Ping(ctx); err != nil {
+		t.Errorf("after a wake by somebody else the stream does not answer a ping: %v", err)
+	}
 	select {
 	case err := <-closed:
-		if code := websocket.CloseStatus(err); code != websocket.StatusServiceRestart {
-			t.Errorf("closed with %v, wanted status 1012", err)
-		}
-	case <-time.After(s.idle / 2):
-		if err := c.Ping(ctx); err != nil {
-			t.Errorf("the stream was left open, and does not answer a ping: %v", err)
-		}
+		t.Errorf("the stream was closed: %v", err)
+	default:
 	}
 }
 
@@ -125,20 +124,69 @@ func TestWebSocket_thatSleptWakesTheSandboxByItsNextMessage(t *testing.T) {
 	}
 }
 
-// A host that cuts connections at a pause, as E2B does, leaves a client that knows to come again.
-func TestWebSocket_thatTheHostCutsIsClosedSoThatItComesAgain(t *testing.T) {
+// A host that cuts connections at a pause, as E2B does: the client's stays open, is answered, and is
+// closed only when there is a running sandbox to come back to.
+func TestWebSocket_thatTheHostCutsIsClosedOnceTheSandboxIsAwake(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{host: startSandboxd(t, "cut_connections").url, idle: 3 * time.Second})
-	id, before := s.startAppIn(t)
-	c := s.dial(t, id)
-	requireEcho(t, c, "good night")
-	ctx, cancel := context.WithTimeout(t.Context(), s.idle+late)
-	defer cancel()
-	if _, _, err := c.Read(ctx); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
-		t.Errorf("closed with %v, wanted status 1012", err)
+	for _, test := range []struct {
+		name string
+		asks int64 // of the app, after the pause
+		wake func(*testing.T, *sandman, *websocket.Conn, string)
+	}{
+		{"by its own message", 1, func(t *testing.T, _ *sandman, c *websocket.Conn, _ string) {
+			if err := c.Write(t.Context(), websocket.MessageText, []byte("good morning")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"by somebody else", 2, func(t *testing.T, s *sandman, _ *websocket.Conn, id string) { s.mustAsk(t, id) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, options{host: startSandboxd(t, "cut_connections").url, idle: 3 * time.Second})
+			id, before := s.startAppIn(t)
+			c := s.dial(t, id)
+			lastUse := time.Now()
+			requireEcho(t, c, "good night")
+			s.requirePausedOnTime(t, id, lastUse)
+
+			closed := make(chan error, 1)
+			go func() {
+				_, _, err := c.Read(t.Context())
+				closed <- err
+			}()
+			requireParked(t, s, id, c)
+			test.wake(t, s, c, id)
+			select {
+			case err := <-closed:
+				if websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+					t.Errorf("closed with %v, wanted status 1012", err)
+				}
+			case <-time.After(late):
+				t.Fatal("not closed after the wake")
+			}
+			if r := s.record(t, id); r.State != "RUNNING" || r.Totals.Wakes != 1 {
+				t.Errorf("when the client was told to come again the sandbox was %+v", r)
+			}
+			requireEcho(t, s.dial(t, id), "good morning")
+			requireContinued(t, before, s.mustAsk(t, id), test.asks)
+		})
 	}
-	requireEcho(t, s.dial(t, id), "good morning")
-	requireContinued(t, before, s.mustAsk(t, id), 1)
+}
+
+// requireParked fails the test unless pings of a client whose stream is being read are answered, and
+// wake nothing.
+func requireParked(t *testing.T, s *sandman, id string, c *websocket.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), late)
+	defer cancel()
+	for range 3 {
+		if err := c.Ping(ctx); err != nil {
+			t.Fatalf("a ping to a sandbox that sleeps: %v", err)
+		}
+	}
+	if r := s.record(t, id); r.State != "PAUSED" {
+		t.Fatalf("a ping has made it %s", r.State)
+	}
 }
 
 func TestEventStream_keepsTheSandboxAwakeWhileItSpeaks(t *testing.T) {
