@@ -7,7 +7,6 @@ import (
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/store"
-	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
 // lastOf finds the last pause and the last wake that came to their end.
@@ -97,7 +96,7 @@ func (x explanation) awake() []string {
 // wakes says what ends its sleep.
 func (x explanation) wakes() string {
 	for _, s := range x.Settings {
-		if s.Name == "wakePolicy" && s.Value == string(wake.WakeManual) {
+		if s.Name == "wakePolicy" && s.Value == "manual" {
 			return "No request wakes it: it is to be resumed by hand."
 		}
 	}
