@@ -7,7 +7,8 @@
 # Needs Go, git, a C compiler (for the race detector) and Chromium (both are installed by apt where they
 # are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the
 # next one; a test that was skipped fails its stage.
-# The last lines are the time each stage took of its limit, and the tests that passed and failed.
+# The last lines are the time each stage took of its limit, the processor time among it (which tells a
+# busy machine from a slow stage), and the tests that passed and failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -127,8 +128,14 @@ count() {
 	cat "$results"/*.json 2>/dev/null | grep "\"Action\":\"$1\"" | grep -c '"Test":' || true
 }
 
+# cpu prints the seconds of processor time that this script's children have used so far. `times` has them
+# in its second line, and would tell a subshell about its own children.
+cpu() {
+	sed -n '2{s/[ms]/ /g;p;}' "$results/times" | LC_ALL=C awk '{print int($1 * 60 + $2 + $3 * 60 + $4)}'
+}
+
 main() {
-	local stage name limit left began took verdict table='' failed=0 failures
+	local stage name limit left began used took verdict table='' failed=0 failures
 	results=$(mktemp -d)
 	export results
 	trap 'rm -rf "$results"' EXIT
@@ -137,11 +144,14 @@ main() {
 		case " ${*:-$name} " in *" $name "*) ;; *) continue ;; esac
 		if [ "$limit" -gt "$left" ]; then limit=$((left > 1 ? left : 1)); fi
 		printf '\n=== %s\n' "$name"
-		began=$SECONDS verdict=ok
+		times >"$results/times"
+		began=$SECONDS used=$(cpu) verdict=ok
 		limited "$limit" bash "$0" --stage "$name" </dev/null || verdict=FAILED
 		took=$((SECONDS - began))
+		times >"$results/times"
+		used=$(($(cpu) - used))
 		if [ "$verdict" = FAILED ]; then failed=$((failed + 1)); fi
-		table+=$(printf '%-8s %5ds of %4ds  %s' "$name" "$took" "$limit" "$verdict")$'\n'
+		table+=$(printf '%-8s %5ds of %4ds  %5ds cpu  %s' "$name" "$took" "$limit" "$used" "$verdict")$'\n'
 	done
 	printf '\n=== time\n%s%-8s %5ds\n' "$table" total "$SECONDS"
 	# a stage may fail by more than its tests, or without any
