@@ -5,6 +5,8 @@
 //	go run ./cmd/sandbench wake       wakes by request, and how late idle sandboxes are paused
 //	go run ./cmd/sandbench cycle      pauses by hand and wakes by request, with checksums
 //	go run ./cmd/sandbench proxy      requests to a running sandbox, beside Caddy's bare reverse_proxy
+//	go run ./cmd/sandbench lateness   how late pauses are with 10,000 sandboxes
+//	go run ./cmd/sandbench memory     what a known sandbox and an open WebSocket take
 //	go run ./cmd/sandbench stampede   requests that arrive together at sleeping sandboxes
 //	go run ./cmd/sandbench classify   what counts in recordings of editors, beside what a person did
 package main
@@ -28,6 +30,8 @@ var benches = []bench{
 	{"wake", "wakes by request, and how late idle sandboxes are paused", runWake},
 	{"cycle", "pauses by hand and wakes by request, with checksums", runCycle},
 	{"proxy", "requests to a running sandbox, beside Caddy's bare reverse_proxy", runProxy},
+	{"lateness", "how late pauses are with 10,000 sandboxes", runLateness},
+	{"memory", "what a known sandbox and an open WebSocket take", runMemory},
 	{"stampede", "requests that arrive together at sleeping sandboxes", runStampede},
 	{"classify", "what counts in recordings of editors, beside what a person did", runClassify},
 }
@@ -35,6 +39,9 @@ var benches = []bench{
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == appCommand {
 		fail(runApp())
+	}
+	if len(os.Args) == 3 && os.Args[1] == recordsCommand {
+		fail(runRecords(os.Args[2]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

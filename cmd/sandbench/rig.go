@@ -32,7 +32,9 @@ type rig struct {
 	dir     string
 	sandman *exec.Cmd
 	hostd   *exec.Cmd
+	records bool   // the host has no processes, see recordsCommand
 	base    string // http://127.0.0.1:port of Sandman
+	hostURL string
 	host    *e2b.Client
 	e2b     *e2b.Client // the host's API through Sandman
 	client  *http.Client
@@ -40,8 +42,16 @@ type rig struct {
 }
 
 // newRig builds and starts the programs; env is added to both of theirs.
-func newRig(ctx context.Context, env ...string) (_ *rig, err error) {
-	r := &rig{client: newClient()}
+func newRig(ctx context.Context, env ...string) (*rig, error) {
+	return buildRig(ctx, &rig{client: newClient()}, env)
+}
+
+// newRecordsRig is the same with a host whose sandboxes have no processes.
+func newRecordsRig(ctx context.Context, env ...string) (*rig, error) {
+	return buildRig(ctx, &rig{client: newClient(), records: true}, env)
+}
+
+func buildRig(ctx context.Context, r *rig, env []string) (_ *rig, err error) {
 	if r.dir, err = os.MkdirTemp("", "sandbench"); err != nil {
 		return nil, err
 	}
@@ -72,18 +82,23 @@ func (r *rig) start(ctx context.Context, root string, env []string) error {
 	if err != nil {
 		return err
 	}
-	hostURL := "http://127.0.0.1:" + strconv.Itoa(hostPort)
+	listen := "127.0.0.1:" + strconv.Itoa(hostPort)
+	r.hostURL = "http://" + listen
 	r.base = "http://127.0.0.1:" + strconv.Itoa(port)
-	r.host = e2b.NewClient(hostURL, sandboxd.DefaultAPIKey, r.client)
+	r.host = e2b.NewClient(r.hostURL, sandboxd.DefaultAPIKey, r.client)
 	r.e2b = e2b.NewClient(r.base+"/e2b", sandboxd.DefaultAPIKey, r.client)
-	r.hostd, err = r.launch(append(env, "SANDBOXD_LISTEN=127.0.0.1:"+strconv.Itoa(hostPort), "SANDBOXD_DATA="+r.dir+"/host", "E2B_API_KEY="), "sandboxd")
+	program := []string{"sandboxd"}
+	if r.records {
+		program = []string{"sandbench", recordsCommand, listen}
+	}
+	r.hostd, err = r.launch(append(env, "SANDBOXD_LISTEN="+listen, "SANDBOXD_DATA="+r.dir+"/host", "E2B_API_KEY="), program[0], program[1:]...)
 	if err != nil {
 		return err
 	}
-	if err := r.await(ctx, hostURL+"/health"); err != nil {
+	if err := r.await(ctx, r.hostURL+"/health"); err != nil {
 		return err
 	}
-	r.sandman, err = r.launch(append([]string{"SANDMAN_HOST=" + hostURL}, append(env, "SANDMAN_PORT="+strconv.Itoa(port), "SANDMAN_DATA="+r.dir+"/data", "SANDMAN_TOKEN="+benchToken,
+	r.sandman, err = r.launch(append([]string{"SANDMAN_HOST=" + r.hostURL}, append(env, "SANDMAN_PORT="+strconv.Itoa(port), "SANDMAN_DATA="+r.dir+"/data", "SANDMAN_TOKEN="+benchToken,
 		"SANDMAN_BIND=127.0.0.1", "E2B_API_KEY=")...), "sandman", "run", "--config", filepath.Join(root, "Caddyfile"))
 	if err != nil {
 		return err
