@@ -149,7 +149,7 @@ func (a *attempts) classify(res *http.Response) (*http.Response, error) {
 
 // wake makes the sandbox run although the record said that it does.
 func (a *attempts) wake(rev int64) error {
-	cause := causeOf(a.arrived, a.target)
+	cause := a.cause()
 	cause.Suspect = rev
 	return a.ensure(a.ctx, cause)
 }

@@ -20,6 +20,7 @@ import (
 
 // flight is one request on its way to a sandbox.
 type flight struct {
+	gate    *Handler
 	engine  *runningEngine
 	target  e2b.Target
 	visit   *activity.Visit
@@ -41,8 +42,8 @@ func (f *flight) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	// most requests meet a sandbox that runs and is in use
 	if !f.visit.Try() {
 		began := time.Now()
-		if err := f.ensure(r.Context(), causeOf(r, f.target)); err != nil {
-			return refuse(w, r, f.target, err)
+		if err := f.wake(r.Context()); err != nil {
+			return f.refuse(w, r, err)
 		}
 		f.held = time.Since(began)
 	}

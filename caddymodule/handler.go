@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -38,6 +40,28 @@ func init() {
 // `{http.sandman.state}` | The sandbox's state when the request came
 // `{http.sandman.held_ms}` | How long the request was held, in milliseconds
 type Handler struct {
+	// What may wake a sandbox of this site, unless it has a policy of its own
+	// (`wakePolicy` in the API). `any`: each request. `intent`: each one that a
+	// person may be behind, so programs, navigations and what pages ask for, but no
+	// favicon, prefetch, bot, service worker's script, nor what another site's page
+	// shows of this one. Reconnects of pages that were open at the pause do so
+	// `reconnect_wakes` times a day. `manual`: only the API, or the button of the
+	// page that navigations get. Whatever is refused is answered at once with 503.
+	// Default: `intent`.
+	Wake string `json:"wake,omitempty"`
+
+	// How many times a day (UTC) pages that were open when a sandbox was paused may
+	// wake it by themselves: by a WebSocket handshake, an EventSource, or a reload
+	// by script. A laptop that is opened finds its editors alive, and a forgotten
+	// tab costs no more than as many idle timeouts a day. Default: 6.
+	ReconnectWakes *int `json:"reconnect_wakes,omitempty"`
+
+	// How long a navigation is held while its sandbox wakes, before it is answered
+	// with a page that opens the address again as soon as the sandbox runs.
+	// Default: 2s.
+	PageAfter caddy.Duration `json:"page_after,omitempty"`
+
+	policy wake.Policy
 	app    *App
 	logger *zap.Logger
 }
@@ -53,20 +77,37 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision sets up h.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	h.logger = ctx.Logger()
+	h.policy = wake.Policy{Rule: wake.Rule(h.Wake), ReconnectWakes: wake.DefaultReconnectWakes}
+	if h.ReconnectWakes != nil {
+		h.policy.ReconnectWakes = *h.ReconnectWakes
+	}
+	if h.PageAfter == 0 {
+		h.PageAfter = caddy.Duration(DefaultPageAfter)
+	}
 	h.app, err = appOf(ctx)
 	return err
 }
 
-// wellKnown is the part of a sandbox's address that is Sandman's own.
-const wellKnown = "/.well-known/sandman/"
+// Validate checks the values.
+func (h *Handler) Validate() error {
+	switch h.policy.Rule {
+	case "", wake.WakeAny, wake.WakeIntent, wake.WakeManual:
+	default:
+		return fmt.Errorf("wake %q: want any, intent or manual", h.Wake)
+	}
+	if h.policy.ReconnectWakes < 0 {
+		return errors.New("reconnect_wakes must not be negative")
+	}
+	if h.PageAfter < 0 {
+		return errors.New("page_after must not be negative")
+	}
+	return nil
+}
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	target, err := e2b.ParseTarget(r.Host, r.Header)
 	if err != nil {
 		return refuse(w, r, target, err)
-	}
-	if strings.HasPrefix(r.URL.Path, wellKnown) {
-		return refuse(w, r, target, errWellKnown)
 	}
 	e, err := h.app.use(r.Context())
 	if err != nil {
@@ -76,8 +117,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !e.Admit(w, r, target) {
 		return nil
 	}
+	if strings.HasPrefix(r.URL.Path, wellKnown) {
+		return h.serveWellKnown(w, r, e, target)
+	}
 	f := &flight{
-		engine: e, target: target, visit: e.Visit(target.SandboxID, "request"),
+		gate: h, engine: e, target: target, visit: e.Visit(target.SandboxID, "request"),
 		state: e.State(target.SandboxID), writer: w, arrived: r,
 	}
 	replacerOf(r).Map(f.placeholder)
@@ -100,11 +144,6 @@ func isProbe(r *http.Request, t e2b.Target) bool {
 // does not repeat calls to a sandbox.
 const sdkHold = 55 * time.Second
 
-// causeOf is why a request wakes the sandbox. Most wake none.
-func causeOf(r *http.Request, t e2b.Target) wake.Cause {
-	return wake.Cause{Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request", Hold: holdOf(t)}
-}
-
 // holdOf is how long a request is held, 0: for the default.
 func holdOf(t e2b.Target) time.Duration {
 	if t.Port == envdPort {
@@ -125,5 +164,6 @@ func shortened(path string) string {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

@@ -109,6 +109,7 @@ func (s *openStore) drop(r *runningEngine) {
 type runningEngine struct {
 	*engine.Engine
 	uses     *uses
+	wishes   wishes
 	idle     time.Duration // as configured
 	hosts    []openHost
 	store    *openStore

@@ -22,9 +22,13 @@ func init() {
 
 // parseProxy parses the sandman_proxy directive, which has this form:
 //
-//	sandman_proxy [<matcher>]
+//	sandman_proxy [<matcher>] {
+//		wake            any|intent|manual
+//		reconnect_wakes <count>
+//		page_after      <duration>
+//	}
 //
-// The JSON that it makes is a route of two handlers, the gate and Caddy's own
+// The options are the gate's. The JSON that it makes is a route of two handlers, the gate and Caddy's own
 // reverse proxy:
 //
 //	{"handler": "sandman"}
@@ -45,12 +49,10 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Next() // the matcher is gone, and the dispenser at its start again
-	if h.NextArg() {
-		return nil, h.ArgErr()
-	}
-	if h.NextBlock(0) {
-		return nil, h.Errf("unrecognized subdirective %s", h.Val())
+	var gate Handler
+	// the matcher is gone, and the dispenser at its start again
+	if err := gate.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
 	}
 	proxy := reverseproxy.Handler{
 		Upstreams:        reverseproxy.UpstreamPool{{Dial: upstreamName}},
@@ -59,7 +61,7 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		StreamCloseDelay: caddy.Duration(streamCloseDelay),
 	}
 	route := caddyhttp.Route{HandlersRaw: []json.RawMessage{
-		caddyconfig.JSONModuleObject(Handler{}, "handler", "sandman", nil),
+		caddyconfig.JSONModuleObject(gate, "handler", "sandman", nil),
 		caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil),
 	}}
 	subroute := caddyhttp.Subroute{Routes: caddyhttp.RouteList{route}}

@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"html/template"
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
-
-var errWellKnown = errors.New("nothing is served at this address")
 
 // problem is an answer that is not the sandbox's, as RFC 9457 has it. It is
 // never stored by a cache, and never HTML to anything but a navigation.
@@ -35,6 +31,7 @@ type problem struct {
 func problemOf(t e2b.Target, err error) problem {
 	p := problem{SandboxID: t.SandboxID, Detail: err.Error()}
 	var notYet *wake.NotYetError
+	var refused *wake.RefusedError
 	switch {
 	case errors.Is(err, e2b.ErrBadTarget):
 		p.Title, p.Status, p.Code = "Bad sandbox address", http.StatusBadRequest, "bad-address"
@@ -46,6 +43,17 @@ func problemOf(t e2b.Target, err error) problem {
 	case errors.Is(err, wake.ErrUnknown), errors.Is(err, wake.ErrGone):
 		p.Title, p.Status, p.Code = "No such sandbox", http.StatusNotFound, "unknown-sandbox"
 		p.Detail = "No host knows a sandbox of this ID."
+	case errors.Is(err, errMethod):
+		p.Title, p.Status, p.Code = "Method not allowed", http.StatusMethodNotAllowed, "method-not-allowed"
+	case errors.Is(err, errCrossOrigin):
+		p.Title, p.Status, p.Code = "Not from here", http.StatusForbidden, "cross-origin"
+	case errors.As(err, &refused):
+		p.Title, p.Status, p.Code, p.State = "Sandbox is asleep", http.StatusServiceUnavailable, refused.Code, session.Paused
+		p.Detail = "The sandbox sleeps, and this request does not wake it: " + refused.Reason + "."
+		p.retryAfter = refused.RetryAfter
+	case errors.Is(err, errWaking):
+		p.Title, p.Status, p.Code, p.State = "Sandbox is not awake yet", http.StatusServiceUnavailable, "not-awake", session.Resuming
+		p.retryAfter = time.Second
 	case errors.As(err, &notYet):
 		p.Title, p.Status, p.Code, p.State = "Sandbox is not awake yet", http.StatusServiceUnavailable, "not-awake", notYet.State
 		p.retryAfter = notYet.RetryAfter
@@ -81,78 +89,53 @@ func refuse(w http.ResponseWriter, r *http.Request, t e2b.Target, why error) err
 // statusClientClosed is what logs show for a client that went away.
 const statusClientClosed = 499
 
-func (p problem) write(w http.ResponseWriter, r *http.Request, t e2b.Target) {
-	h := w.Header()
+// neverStored marks an answer that is not the sandbox's. retryAfter 0: it will
+// be the same later.
+func neverStored(h http.Header, retryAfter time.Duration) {
 	h.Set("Cache-Control", "no-store")
-	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter+time.Second-1)/time.Second)))
+	h.Set("Vary", "Accept, Content-Type, Sec-Fetch-Mode, Sec-Purpose")
+	if retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(seconds(retryAfter)))
 	}
+}
+
+func (p problem) write(w http.ResponseWriter, r *http.Request, t e2b.Target) {
+	neverStored(w.Header(), p.retryAfter)
+	asker := wake.AskerOf(r)
 	switch {
-	case t.Port == envdPort && p.Status == http.StatusNotFound:
+	case t.Port == envdPort && (p.Status == http.StatusNotFound || p.Code == wake.CodeManual):
 		e2b.WriteSandboxNotFound(w, r, t.SandboxID) // what the SDKs look for
 		return
-	case isNavigation(r):
-		p.writePage(w)
+	case asker == wake.EventSource && p.Status == http.StatusServiceUnavailable:
+		// an EventSource gives up for good at the first 503, and comes again after
+		// a connection that ended; net/http ends it, and logs nothing
+		panic(http.ErrAbortHandler)
+	case asker.ShowsPages():
+		page := p.page()
+		if r.Method == http.MethodPost {
+			page.Refresh = 0 // the browser would open the address without the form's data
+		}
+		page.write(w)
 		return
 	}
-	h.Set("Content-Type", "application/problem+json")
+	switch dialectOf(r) {
+	case dialectGRPC:
+		p.writeGRPC(w, r)
+	case connectUnary, connectStream:
+		p.writeConnect(w)
+	default:
+		p.writeJSON(w)
+	}
+}
+
+func (p problem) writeJSON(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	body, err := json.Marshal(p)
 	if err != nil {
 		return // strings and numbers always marshal
 	}
 	_, _ = w.Write(body)
-}
-
-// isNavigation tells whether a person opens a page. A browser says so by
-// Sec-Fetch-Mode, which it leaves out on plain http; there a navigation is a
-// GET that asks for HTML and for an upgrade to https.
-func isNavigation(r *http.Request) bool {
-	if (r.Method != http.MethodGet && r.Method != http.MethodHead) || strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch") {
-		return false
-	}
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
-		return mode == "navigate"
-	}
-	return strings.Contains(r.Header.Get("Accept"), "text/html")
-}
-
-var page = template.Must(template.New("page").Parse(`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>{{.Title}}</title>
-<style>
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { min-height: 100vh; margin: 0; display: grid; place-items: center; background: Canvas; color: CanvasText }
-main { max-width: 30rem; padding: 2rem; text-align: center }
-h1 { font-size: 1.4rem; margin: 0 0 .5rem }
-p { margin: .5rem 0; opacity: .8 }
-code { font-size: .9em; opacity: .8; overflow-wrap: anywhere }
-</style>
-</head>
-<body>
-<main role="status" data-sandbox="{{.SandboxID}}" data-state="{{.State}}">
-<h1>{{.Title}}</h1>
-<p>{{.Detail}}</p>
-{{if eq .Status 503}}<p>This page tries again by itself.</p>{{end}}
-{{with .SandboxID}}<p><code>{{.}}</code></p>{{end}}
-</main>
-</body>
-</html>
-`))
-
-func (p problem) writePage(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	if retry := h.Get("Retry-After"); retry != "" {
-		h.Set("Refresh", retry)
-	}
-	w.WriteHeader(p.Status)
-	_ = page.Execute(w, p) // fails only when the client has left
 }
 
 // response is the same answer where a transport must give one.

@@ -30,6 +30,9 @@ func TestProblemOf_choosesStatusAndCode(t *testing.T) {
 		{"our own path", errWellKnown, 404, "not-found"},
 		{"killed", wake.ErrKilled, 404, "killed"},
 		{"unknown", wake.ErrUnknown, 404, "unknown-sandbox"},
+		{"a button pressed from elsewhere", errCrossOrigin, 403, "cross-origin"},
+		{"another method", errMethod, 405, "method-not-allowed"},
+		{"may not wake", &wake.RefusedError{Code: wake.CodeBudget}, 503, wake.CodeBudget},
 		{"not yet", &wake.NotYetError{State: session.Resuming, RetryAfter: time.Second}, 503, "not-awake"},
 		{"cut by a forced pause", errCut, 503, "paused-by-hand"},
 		{"body too large to repeat", errTooLarge, 503, "fell-asleep"},
@@ -80,6 +83,9 @@ func TestRefuse_isAPageForNavigations(t *testing.T) {
 	if w.Code != http.StatusServiceUnavailable || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") {
 		t.Errorf("status %d, Content-Type %q", w.Code, w.Header().Get("Content-Type"))
 	}
+	if got := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none';") {
+		t.Errorf("Content-Security-Policy %q", got)
+	}
 	if w.Header().Get("Refresh") != "1" {
 		t.Errorf("the page does not come again by itself: Refresh %q", w.Header().Get("Refresh"))
 	}
@@ -100,31 +106,74 @@ func TestRefuse_speaksE2BToItsSDKs(t *testing.T) {
 	}
 }
 
-func TestIsNavigation(t *testing.T) {
+// What is answered to a page, a cache or a service worker in the sandbox's place
+// must never pass for the sandbox's own, and HTML is for people only.
+func TestRefuse_isNeverStoredNorHTMLForWhatIsNoPage(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		name    string
-		method  string
-		headers map[string]string
-		want    bool
-	}{
-		{"typed address", "GET", map[string]string{"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}, true},
-		{"plain http", "GET", map[string]string{"Accept": "text/html,application/xhtml+xml", "Upgrade-Insecure-Requests": "1"}, true},
-		{"a page's fetch", "GET", map[string]string{"Sec-Fetch-Mode": "cors", "Accept": "text/html"}, false},
-		{"prefetch", "GET", map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Purpose": "prefetch;prerender", "Accept": "text/html"}, false},
-		{"form", "POST", map[string]string{"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}, false},
-		{"curl", "GET", map[string]string{"Accept": "*/*"}, false},
-		{"WebSocket handshake", "GET", map[string]string{"Upgrade": "websocket"}, false},
+	for name, headers := range map[string]map[string]string{
+		"program":        {"Accept": "*/*"},
+		"fetch":          {"Sec-Fetch-Mode": "cors", "Accept": "text/html"},
+		"script":         {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script", "Sec-Fetch-Site": "same-origin"},
+		"service worker": {"Sec-Fetch-Mode": "same-origin", "Sec-Fetch-Dest": "serviceworker", "Service-Worker": "script"},
+		"prefetch":       {"Sec-Fetch-Mode": "navigate", "Sec-Purpose": "prefetch;prerender", "Accept": "text/html"},
+		"favicon":        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+		"WebSocket":      {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": "http://x"},
+		"bot":            {"User-Agent": "Mozilla/5.0 (compatible; Googlebot/2.1)", "Accept": "text/html"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			r := httptest.NewRequest(tt.method, "/", nil)
-			for k, v := range tt.headers {
-				r.Header.Set(k, v)
-			}
-			if got := isNavigation(r); got != tt.want {
-				t.Errorf("isNavigation = %t, want %t", got, tt.want)
-			}
-		})
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		if name == "favicon" {
+			r.URL.Path = "/favicon.ico"
+		}
+		for k, v := range headers {
+			r.Header.Set(k, v)
+		}
+		if err := refuse(w, r, target, &wake.RefusedError{Asker: wake.AskerOf(r), Code: "x", Reason: "y"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Header(); w.Code != 503 || got.Get("Content-Type") != "application/problem+json" || got.Get("Cache-Control") != "no-store" || got.Get("Vary") == "" {
+			t.Errorf("%s: status %d, headers %v", name, w.Code, got)
+		}
+	}
+}
+
+// A form's data would be lost by a page that opens its address.
+func TestRefuse_aFormIsNotSentAgainWithoutItsData(t *testing.T) {
+	t.Parallel()
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader("a=b"))
+	r.Header.Set("Sec-Fetch-Mode", "navigate")
+	if err := refuse(w, r, target, &wake.NotYetError{State: session.Resuming, RetryAfter: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if w.Code != 503 || w.Header().Get("Refresh") != "" || strings.Contains(w.Body.String(), "http-equiv=\"refresh\"") || strings.Contains(w.Body.String(), "<script") {
+		t.Errorf("status %d, headers %v\n%s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// An EventSource gives up at a 503, and comes again where the connection ends.
+func TestRefuse_endsTheConnectionOfAnEventSource(t *testing.T) {
+	t.Parallel()
+	refused := &wake.RefusedError{Asker: wake.EventSource, Code: wake.CodeBudget, Reason: "y"}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = refuse(w, r, target, refused)
+	}))
+	defer srv.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Sec-Fetch-Mode", "cors")
+	if res, err := srv.Client().Do(r); err == nil {
+		_ = res.Body.Close()
+		t.Errorf("it was answered %s", res.Status)
+	}
+	r.Header.Del("Sec-Fetch-Mode") // a program can read a status
+	res, err := srv.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 503 {
+		t.Errorf("a program was answered %s", res.Status)
 	}
 }

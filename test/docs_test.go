@@ -200,7 +200,7 @@ func kindOf(e ast.Expr) string {
 		return "duration"
 	case "bool":
 		return "true or false"
-	case "int64", "float64":
+	case "int", "int64", "float64":
 		return "number"
 	case "[]string":
 		return "list of strings"

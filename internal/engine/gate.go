@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/activity"
@@ -42,6 +43,32 @@ func (e *Engine) State(id string) session.State {
 		return s.State
 	}
 	return ""
+}
+
+// Session gives a session as this process knows it, nil if it does not. It must
+// not be changed.
+func (e *Engine) Session(id string) *session.Snapshot { return e.get(id) }
+
+// AwaitChange returns when the record has another revision than this one (0: it
+// is not there), or ctx is done.
+func (e *Engine) AwaitChange(ctx context.Context, id string, revision int64) {
+	_, _ = e.view.Until(ctx, id, func(s *session.Snapshot) bool {
+		if s == nil {
+			return revision != 0
+		}
+		return s.Revision != revision
+	})
+}
+
+// AwaitState returns when the session is in one of the states, or ctx is done.
+func (e *Engine) AwaitState(ctx context.Context, id string, states ...session.State) {
+	_, _ = e.view.Until(ctx, id, func(s *session.Snapshot) bool { return s != nil && slices.Contains(states, s.State) })
+}
+
+// InContact tells whether the store answers: what is known is up to date.
+func (e *Engine) InContact() bool {
+	_, ok := e.view.Contact()
+	return ok
 }
 
 // Runs tells whether a sandbox runs, without waking it. One that only its host

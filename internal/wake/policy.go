@@ -31,10 +31,16 @@ type Policy struct {
 // RefusedError says that this request may not wake the sandbox; another may.
 type RefusedError struct {
 	Asker      Asker
+	Code       string        // a word that names the rule
 	Reason     string        // in words
 	RetryAfter time.Duration // when it may; 0: the passing of time changes nothing
-	ByHand     bool          // a person may wake it by hand where this request may not
 }
+
+// Codes of a RefusedError beside those of the askers that never wake.
+const (
+	CodeManual = "manual"           // it is only woken by hand
+	CodeBudget = "reconnect-budget" // reconnects have woken it often enough today
+)
 
 func (e *RefusedError) Error() string { return e.Reason }
 
@@ -65,22 +71,18 @@ func (p Policy) judge(a Asker, r session.Record, now time.Time) *RefusedError {
 	case rule == WakeAny:
 		return nil
 	case rule == WakeManual:
-		return &RefusedError{Asker: a, Reason: "it is only woken by hand", ByHand: true}
-	case unintended(a):
-		return &RefusedError{Asker: a, Reason: "a " + a.String() + " does not wake a sandbox"}
+		return &RefusedError{Asker: a, Code: CodeManual, Reason: "it is only woken by hand"}
+	case unintended[a] != "":
+		return &RefusedError{Asker: a, Code: unintended[a], Reason: "a " + a.String() + " does not wake a sandbox"}
 	case a.Reconnects() && r.Parked > 0:
 		return p.budget(a, r, now)
 	}
 	return nil
 }
 
-// unintended tells of what no person has asked for.
-func unintended(a Asker) bool {
-	switch a {
-	case Prefetch, Favicon, CrossSite, Bot, WorkerScript:
-		return true
-	}
-	return false
+// unintended is what no person has asked for, and the code of its refusal.
+var unintended = map[Asker]string{
+	Prefetch: "prefetch", Favicon: "favicon", CrossSite: "cross-site", Bot: "bot", WorkerScript: "worker-script",
 }
 
 // budget lets a day's first reconnects pass: a laptop that is opened finds its
@@ -91,7 +93,7 @@ func (p Policy) budget(a Asker, r session.Record, now time.Time) *RefusedError {
 		return nil
 	}
 	return &RefusedError{
-		Asker: a, ByHand: true, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now),
+		Asker: a, Code: CodeBudget, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now),
 		Reason: fmt.Sprintf("pages that were open when it was paused have woken it %d times today, of %d", used, p.ReconnectWakes),
 	}
 }

@@ -27,7 +27,7 @@ func requireMay(t *testing.T, p wake.Policy, r session.Record, want bool, these 
 	t.Helper()
 	for _, a := range these {
 		err := p.For(a)(r)
-		if refused, ok := errors.AsType[*wake.RefusedError](err); (err == nil) != want || err != nil && (!ok || refused.Asker != a || refused.Reason == "") {
+		if refused, ok := errors.AsType[*wake.RefusedError](err); (err == nil) != want || err != nil && (!ok || refused.Asker != a || refused.Reason == "" || refused.Code == "") {
 			t.Errorf("under %+v a %s gets %v from %+v", p, a, err, r)
 		}
 	}
@@ -78,7 +78,7 @@ func TestPolicy_reconnectsHaveADailyBudget(t *testing.T) {
 		requireMay(t, p, r, false, reconnects...)
 		requireMay(t, p, r, true, intended...)
 		refused, _ := errors.AsType[*wake.RefusedError](p.For(wake.PageSocket)(r))
-		if refused.RetryAfter != time.Minute || !refused.ByHand {
+		if refused.RetryAfter != time.Minute || refused.Code != wake.CodeBudget {
 			t.Errorf("a minute before midnight: %+v", refused)
 		}
 		time.Sleep(time.Minute)

@@ -1,0 +1,99 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
+)
+
+// DefaultPageAfter is how long a navigation is held before a page tells that the
+// sandbox wakes.
+const DefaultPageAfter = 2 * time.Second
+
+// cause is why the request wakes the sandbox, and whether it may. Most wake
+// none.
+func (f *flight) cause() wake.Cause {
+	r, asker := f.arrived, wake.AskerOf(f.arrived)
+	return wake.Cause{
+		Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request", Hold: holdOf(f.target),
+		Reconnect: asker.Reconnects(), May: f.gate.policy.For(asker),
+	}
+}
+
+// wake holds the request until its sandbox runs, or as long as is good for who
+// sent it.
+func (f *flight) wake(ctx context.Context) error {
+	if f.showsPage() && f.mayShow() {
+		return f.wakeBehind(ctx)
+	}
+	return f.ensure(ctx, f.cause())
+}
+
+// showsPage tells whether a person sees what is answered, and may be shown a
+// page that opens the address again by itself: a form's data would be lost.
+func (f *flight) showsPage() bool {
+	return f.arrived.Method == http.MethodGet && wake.AskerOf(f.arrived).ShowsPages()
+}
+
+// mayShow tells whether the page could tell when the sandbox runs. One that runs
+// is entered, which takes no time worth a page, and without the store nothing
+// is told.
+func (f *flight) mayShow() bool {
+	return f.engine.State(f.target.SandboxID) != session.Running && f.engine.InContact()
+}
+
+// wakeBehind has the sandbox woken behind the request, which gets a page if
+// that takes a while: errWaking.
+func (f *flight) wakeBehind(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, time.Duration(f.gate.PageAfter))
+	defer cancel()
+	defer context.AfterFunc(open.leaving, cancel)()
+	for {
+		w, joined := f.engine.wish(ctx, f.target.SandboxID, f.cause())
+		err := w.wait(soon)
+		var refused *wake.RefusedError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case open.leaving.Err() != nil:
+			return errExiting
+		case soon.Err() != nil:
+			return errWaking
+		case joined && errors.As(err, &refused):
+			continue // somebody else was, and this one may be let in
+		case err != nil:
+			return err
+		}
+		return f.ensure(ctx, f.cause())
+	}
+}
+
+// refuse answers a request that does not get to its sandbox. A person is told
+// what the matter is, and how it goes on.
+func (f *flight) refuse(w http.ResponseWriter, r *http.Request, why error) error {
+	f.note(why)
+	if !f.showsPage() || !errors.Is(why, errWaking) && !errors.As(why, new(*wake.RefusedError)) && !errors.As(why, new(*wake.NotYetError)) {
+		return refuse(w, r, f.target, why)
+	}
+	p := f.engine.outlook(f.target.SandboxID, f.gate.policy, why)
+	p.Back = r.URL.RequestURI()
+	after := problemOf(f.target, why).retryAfter
+	neverStored(w.Header(), max(after, p.Refresh))
+	p.write(w)
+	return nil
+}
+
+// note tells who wants to know why a sandbox sleeps on.
+func (f *flight) note(why error) {
+	var refused *wake.RefusedError
+	if !errors.As(why, &refused) {
+		return
+	}
+	f.engine.Streams().Refused(f.target.SandboxID, session.Refusal{
+		Asker: refused.Asker.String(), What: f.arrived.Method + " " + shortened(f.arrived.URL.Path), Reason: refused.Code,
+	})
+}
