@@ -45,8 +45,16 @@ func short(d time.Duration) string {
 	}
 }
 
-// printSides compares two sides by their medians.
+// printSides compares two sides by their medians, and by the median of what each
+// pair of neighbouring rounds gave, which bears changing load better.
 func printSides(bare, ours *side) {
+	rates, cpu := make([]float64, 0, len(ours.rates)), make([]float64, 0, len(ours.rates))
+	for i := range ours.rates {
+		rates = append(rates, ours.rates[i]/bare.rates[i])
+		cpu = append(cpu, float64(bare.cpu[i])/float64(ours.cpu[i]))
+	}
+	slices.Sort(rates)
+	slices.Sort(cpu)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\trounds\trequests/s, min\tp50\tmax\tCPU/request, min\tp50\tmax\t")
 	for _, s := range []*side{bare, ours} {
@@ -59,6 +67,8 @@ func printSides(bare, ours *side) {
 	n := len(ours.rates)
 	fmt.Printf("of bare Caddy: %.3f by requests/s, %.3f by CPU time\n",
 		ours.rates[n/2]/bare.rates[n/2], float64(bare.cpu[n/2])/float64(ours.cpu[n/2]))
+	fmt.Printf("round by round: %.3f (%.3f to %.3f) by requests/s, %.3f (%.3f to %.3f) by CPU time\n",
+		rates[n/2], rates[0], rates[n-1], cpu[n/2], cpu[0], cpu[n-1])
 }
 
 func progress(format string, args ...any) {
