@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -79,5 +80,39 @@ func TestRecord_keepsTheTimeOfThePause(t *testing.T) {
 	}
 	if loaded, err := loadRecord(dir); err != nil || !loaded.EndAt.Equal(paused) || !loaded.listed().EndAt.Equal(paused) {
 		t.Errorf("%+v, %v", loaded, err)
+	}
+}
+
+// After the clock was set back, what was started later looks older: pages that
+// went by another clock than their tokens would leave out sandboxes.
+func TestList_whenTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	h := &Host{sandboxes: map[string]*sandbox{}}
+	for id, at := range map[string]time.Time{"ia": now, "ib": now.Round(0).Add(-time.Hour), "ic": now.Add(time.Second), "id": now.Round(0).Add(-time.Minute)} {
+		h.sandboxes[id] = &sandbox{id: id, rec: record{ID: id, State: StateRunning, StartedAt: at}}
+	}
+	a := &api{host: h}
+	for _, ascending := range []bool{false, true} {
+		var got []string
+		q := listQuery{running: true, limit: 1, ascending: ascending}
+		for range h.sandboxes {
+			page, next := a.page(q)
+			if len(page) != 1 {
+				t.Fatalf("a page of %d after %v", len(page), got)
+			}
+			got = append(got, page[0].SandboxID)
+			q.after, _ = parseToken(next, ascending)
+		}
+		want := []string{"ic", "ia", "id", "ib"}
+		if ascending {
+			slices.Reverse(want)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("ascending %t: %v, want %v", ascending, got, want)
+		}
+	}
+	if n := a.count(listQuery{running: true, limit: 1}); n != len(h.sandboxes) {
+		t.Errorf("counted %d", n)
 	}
 }

@@ -233,7 +233,9 @@ func (h *Host) attach(ctx context.Context, id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.save()
+	if s.rec.State != rec.State { // there may be many thousands
+		s.save()
+	}
 	s.schedule()
 	return nil
 }

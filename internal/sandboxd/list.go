@@ -65,9 +65,8 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) {
 	}
 	if q.running {
 		all := q
-		all.after, all.paused, all.limit = nil, false, len(a.host.all())+1
-		running, _ := a.page(all)
-		w.Header().Set("X-Total-Running", strconv.Itoa(len(running)))
+		all.after, all.paused = nil, false
+		w.Header().Set("X-Total-Running", strconv.Itoa(a.count(all)))
 	}
 	writeJSON(w, http.StatusOK, list)
 }
@@ -168,23 +167,67 @@ func (c cursor) token(ascending bool) string {
 }
 
 // page is the part of the list that was asked for, and the token of the next.
+// A host of many thousands is asked for many pages: most sandboxes are neither
+// copied nor sorted for one.
 func (a *api) page(q listQuery) (list []e2b.ListedSandbox, next string) {
-	list = []e2b.ListedSandbox{}
+	var found []record // at most twice what is asked for
+	var last *cursor   // what comes after it is not on the page
 	for _, s := range a.host.all() {
-		if r := s.snapshot(); q.matches(&r) {
-			list = append(list, r.listed())
+		if r, ok := s.ifListed(&q, last); ok {
+			found = append(found, r)
+		}
+		if len(found) > 2*q.limit {
+			found = q.first(found, q.limit+1)
+			last = found[q.limit].cursor()
 		}
 	}
-	slices.SortFunc(list, func(x, y e2b.ListedSandbox) int {
-		return q.order(cursor{x.StartedAt, x.SandboxID}, cursor{y.StartedAt, y.SandboxID})
-	})
-	if len(list) > q.limit {
-		list = list[:q.limit]
-		last := list[q.limit-1]
-		next = cursor{last.StartedAt, last.SandboxID}.token(q.ascending)
+	found = q.first(found, q.limit+1)
+	if len(found) > q.limit {
+		found = found[:q.limit]
+		next = found[q.limit-1].cursor().token(q.ascending)
+	}
+	list = make([]e2b.ListedSandbox, len(found))
+	for i := range found {
+		list[i] = found[i].listed()
 	}
 	return list, next
 }
+
+// count tells how many sandboxes a list without pages would have.
+func (a *api) count(q listQuery) (n int) {
+	for _, s := range a.host.all() {
+		if s.isListed(&q) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *sandbox) isListed(q *listQuery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return q.matches(&s.rec)
+}
+
+// ifListed gives a copy of the record, if it is asked for and comes before last.
+func (s *sandbox) ifListed(q *listQuery, last *cursor) (record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !q.matches(&s.rec) || (last != nil && q.order(*s.rec.cursor(), *last) > 0) {
+		return record{}, false
+	}
+	return s.rec, true
+}
+
+// first gives the first n of the records, in order.
+func (q *listQuery) first(records []record, n int) []record {
+	slices.SortFunc(records, func(x, y record) int { return q.order(*x.cursor(), *y.cursor()) })
+	return records[:min(n, len(records))]
+}
+
+// cursor goes by the wall clock alone, as its token does: where that has been
+// set, the monotonic one would tell another order.
+func (r *record) cursor() *cursor { return &cursor{r.StartedAt.Round(0).UTC(), r.ID} }
 
 func (q *listQuery) matches(r *record) bool {
 	running := r.listedState() == e2b.StateRunning
@@ -198,7 +241,7 @@ func (q *listQuery) matches(r *record) bool {
 	}
 	return (q.template == "" || q.template == r.TemplateID) &&
 		!r.StartedAt.Before(q.startedAfter) &&
-		(q.after == nil || q.order(cursor{r.StartedAt, r.ID}, *q.after) > 0)
+		(q.after == nil || q.order(*r.cursor(), *q.after) > 0)
 }
 
 func (q *listQuery) order(x, y cursor) int {

@@ -324,7 +324,15 @@ type sandboxd struct {
 // startSandboxd starts a host with the faults that it is told to have, such as "pause_delay=3s".
 func startSandboxd(t *testing.T, faults string) *sandboxd {
 	t.Helper()
-	dir, port := shortDir(t), freePort(t)
+	s := runSandboxd(t, shortDir(t), faults)
+	t.Cleanup(func() { s.killAll(t) })
+	return s
+}
+
+// runSandboxd runs a host in the folder dir, whose sandboxes are the caller's to end.
+func runSandboxd(t *testing.T, dir, faults string) *sandboxd {
+	t.Helper()
+	port := freePort(t)
 	s := &sandboxd{url: local(port), e2b: newE2B(local(port), local(port))}
 	s.process = startProcess(t, dir, map[string]string{
 		"SANDBOXD_LISTEN": fmt.Sprintf("127.0.0.1:%d", port),
@@ -335,6 +343,5 @@ func startSandboxd(t *testing.T, faults string) *sandboxd {
 		a, err := s.do(newRequest(t, http.MethodGet, s.url+"/health", nil))
 		return err == nil && a.status == http.StatusOK
 	})
-	t.Cleanup(func() { s.killAll(t) })
 	return s
 }
