@@ -7,6 +7,7 @@ import (
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/store"
+	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
 // lastOf finds the last pause and the last wake that came to their end.
@@ -96,7 +97,7 @@ func (x explanation) awake() []string {
 // wakes says what ends its sleep.
 func (x explanation) wakes() string {
 	for _, s := range x.Settings {
-		if s.Name == "wakePolicy" && s.Value == "manual" {
+		if s.Name == "wakePolicy" && s.Value == string(wake.WakeManual) {
 			return "No request wakes it: it is to be resumed by hand."
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/store"
+	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
 func TestRefused_keepsTheLastOnes(t *testing.T) {
@@ -270,5 +271,27 @@ func TestTraffic_showsTheActiveOnesFirstAndCountsTheRest(t *testing.T) {
 		if active := s.State == session.StreamActive; active != (i < 8) {
 			t.Errorf("stream %d is %s, want the 8 active ones first", i, s.State)
 		}
+	}
+}
+
+// Whatever the policy refuses can be explained.
+func TestCodes_haveAdviceForEveryAsker(t *testing.T) {
+	t.Parallel()
+	asleep := session.New("s", "h", session.Paused, "", time.Now())
+	asleep.Parked = 1
+	seen := map[string]bool{}
+	for _, rule := range []wake.Rule{wake.WakeIntent, wake.WakeManual} {
+		for a := wake.Program; a <= wake.WorkerScript; a++ {
+			err := wake.Policy{Rule: rule}.For(a)(asleep)
+			if refused, is := errors.AsType[*wake.RefusedError](err); is {
+				seen[refused.Code] = true
+				if codes[refused.Code].because == "" || codes[refused.Code].change == "" {
+					t.Errorf("no words for %q, which refuses a %s", refused.Code, a)
+				}
+			}
+		}
+	}
+	if len(seen) < 7 {
+		t.Errorf("the policy refuses by %d codes only: %v", len(seen), seen)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
 // OpenStreams implements api.Reader. What this process has itself is told as it
@@ -151,11 +152,11 @@ func settings(r session.Record, idle time.Duration) []api.Setting {
 	policy := api.Setting{Name: "wakePolicy", Source: api.SetBySite, Words: "What may wake it is for each site to say; where it does not: requests of people and programs (intent)."}
 	if r.WakePolicy != "" {
 		policy.Value, policy.Source = r.WakePolicy, api.SetHere
-		policy.Words = map[string]string{
-			"any":    "Any request wakes it (any, set for this sandbox).",
-			"intent": "Requests of people and programs wake it (intent, set for this sandbox).",
-			"manual": "It is woken by hand only (manual, set for this sandbox).",
-		}[r.WakePolicy]
+		policy.Words = map[wake.Rule]string{
+			wake.WakeAny:    "Any request wakes it (any, set for this sandbox).",
+			wake.WakeIntent: "Requests of people and programs wake it (intent, set for this sandbox).",
+			wake.WakeManual: "It is woken by hand only (manual, set for this sandbox).",
+		}[wake.Rule(r.WakePolicy)]
 	}
 	return []api.Setting{timeout, policy}
 }
@@ -172,10 +173,10 @@ const changeToAny = "Set its wakePolicy, or the site's wake, to any: then every 
 
 // codes says what a refusal means, and what would change it.
 var codes = map[string]struct{ because, change string }{
-	"manual": {
+	wake.CodeManual: {
 		"it is only woken by hand", "Resume it by hand, or set its wakePolicy, or the site's wake, to intent.",
 	},
-	"reconnect-budget": {
+	wake.CodeBudget: {
 		"pages that were open when it was paused have woken it as often as they may in a day",
 		"Opening the page anew wakes it. Raise the site's reconnect_wakes to let open pages wake it more often.",
 	},
