@@ -18,7 +18,7 @@ gotestsum=gotest.tools/gotestsum@v1.13.0
 
 # name and limit in seconds, generous to a cold cache on two cores, and the limit of the whole
 total=1740
-stages='tools:420 mod:120 format:60 vet:480 lint:300 xcaddy:300 unit:720 e2e:720 sdk:300'
+stages='tools:420 mod:120 format:60 vet:600 lint:420 xcaddy:300 unit:720 e2e:720 sdk:300'
 
 # Tools are kept by version and outside the checkout, so that a second run builds none of them.
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/sandman-tools
