@@ -20,16 +20,17 @@ import (
 
 // flight is one request on its way to a sandbox.
 type flight struct {
-	gate    *Handler
-	engine  *runningEngine
-	target  e2b.Target
-	visit   *activity.Visit
-	writer  http.ResponseWriter
-	arrived *http.Request // as the gate got it
-	state   session.State // when it came
-	held    time.Duration // set before it is forwarded
-	conn    net.Conn      // an upgrade's to the sandbox, nil before there is one
-	probes  bool          // neither counts nor wakes
+	gate     *Handler
+	engine   *runningEngine
+	target   e2b.Target
+	visit    *activity.Visit
+	writer   http.ResponseWriter
+	arrived  *http.Request // as the gate got it
+	state    session.State // when it came
+	held     time.Duration // set before it is forwarded
+	counting *counting
+	conn     net.Conn // an upgrade's to the sandbox, nil before there is one
+	probes   bool     // neither counts nor wakes
 }
 
 // flightVar is the request variable under which the transport finds the

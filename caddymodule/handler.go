@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/noise"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -61,9 +62,10 @@ type Handler struct {
 	// Default: 2s.
 	PageAfter caddy.Duration `json:"page_after,omitempty"`
 
-	policy wake.Policy
-	app    *App
-	logger *zap.Logger
+	policy   wake.Policy
+	counting *counting
+	app      *App
+	logger   *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -83,6 +85,9 @@ func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	}
 	if h.PageAfter == 0 {
 		h.PageAfter = caddy.Duration(DefaultPageAfter)
+	}
+	if h.counting, err = newCounting(noise.Config{}, ""); err != nil {
+		return err
 	}
 	h.app, err = appOf(ctx)
 	return err
@@ -122,7 +127,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	f := &flight{
 		gate: h, engine: e, target: target, visit: e.Visit(target.SandboxID, "request"),
-		state: e.State(target.SandboxID), writer: w, arrived: r,
+		state: e.State(target.SandboxID), writer: w, arrived: r, counting: h.counting,
 	}
 	replacerOf(r).Map(f.placeholder)
 	if isProbe(r, target) {

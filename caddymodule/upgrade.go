@@ -24,6 +24,7 @@ type upgrade struct {
 	*stream.Body
 	flight *flight
 	info   session.Stream // but for what changes
+	page   engine.Page
 }
 
 // meterUpgrade puts an upgrade in the place of a 101's body.
@@ -36,22 +37,37 @@ func (f *flight) meterUpgrade(r *http.Request, res *http.Response) error {
 	if f.conn != nil {
 		conn = interruptible{conn, f.conn}
 	}
-	u := &upgrade{flight: f, info: session.Stream{Kind: "upgrade", Path: shortened(r.URL.Path), Since: time.Now().UTC()}}
+	u := &upgrade{flight: f, page: f.page(), info: session.Stream{Kind: "upgrade", Path: shortened(f.arrived.URL.Path), Since: time.Now().UTC()}}
+	opts := u.options(r.Header, res.Header)
+	f.visit.Stream(u.info.Kind)
+	u.Body = stream.NewBody(r.Context(), conn, opts)
+	f.engine.Streams().Add(f.target.SandboxID, u, u.page)
+	res.Body = u
+	return nil
+}
+
+// options says how the stream is metered, by its handshake. The answer gets what
+// makes messages readable.
+func (u *upgrade) options(request, answer http.Header) stream.Options {
+	f := u.flight
 	opts := stream.Options{
 		Live:          f.visit.Counting,
-		Count:         f.recount,
 		OnUpstreamEnd: u.wasPaused,
 		Done:          func() { f.engine.Streams().Remove(f.target.SandboxID, u) },
 	}
-	if strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
-		u.info.Kind, opts.WebSocket = "websocket", true
-		opts.Inflate = inflatable(r.Header, res.Header)
+	if f.counting.client {
+		opts.Count = f.recount
 	}
-	f.visit.Stream(u.info.Kind)
-	u.Body = stream.NewBody(r.Context(), conn, opts)
-	f.engine.Streams().Add(f.target.SandboxID, u, f.page())
-	res.Body = u
-	return nil
+	if f.counting.server {
+		opts.CountServer = f.bump
+	}
+	if !strings.EqualFold(answer.Get("Upgrade"), "websocket") {
+		return opts
+	}
+	u.info.Kind, opts.WebSocket = "websocket", true
+	opts.Inflate = inflatable(request, answer)
+	u.judgeBy(f.counting.noise, &opts, answer)
+	return opts
 }
 
 // Info implements engine.Stream.
@@ -98,6 +114,15 @@ func (f *flight) recount(ctx context.Context) error {
 		return nil
 	}
 	return f.ensure(ctx, wake.Cause{Reason: "message on an open stream", Kind: "stream"})
+}
+
+// idleTimeout is the sandbox's own.
+func (f *flight) idleTimeout() time.Duration {
+	sb, err := f.engine.Get(f.arrived.Context(), f.target.SandboxID)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(sb.IdleTimeout)
 }
 
 // isUpgrade tells whether the request may switch the connection's protocol.

@@ -140,7 +140,9 @@ func (b *Body) passLive(p []byte) (int, error) {
 // dataPiece takes a piece of a message while the stream does not count. b.writing
 // must be held.
 func (b *Body) dataPiece(mode mode, p []byte, counts, ended bool, v Verdict) error {
-	b.kept.held = append(b.kept.held, p...)
+	// what began like a control frame may turn out to be none
+	b.kept.held = append(append(b.kept.held, b.kept.control...), p...)
+	b.kept.control = nil
 	sentPart := b.sentPart
 	if ended {
 		b.sentPart = false

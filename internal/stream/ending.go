@@ -68,7 +68,7 @@ func (b *Body) Close() error {
 // payload, and repeats its code as the upstream would.
 func (b *Body) closeLike(payload []byte) {
 	code, _ := ws.ParseCloseFrameData(payload)
-	if !code.In(ws.StatusRangeProtocol) && !code.In(ws.StatusRangeApplication) && !code.In(ws.StatusRangePrivate) {
+	if code < 1000 || code > 4999 || code.IsProtocolReserved() {
 		code = ws.StatusNormalClosure
 	}
 	b.clientClosed.Store(true)

@@ -1,0 +1,616 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/sandman-proxy/sandman/internal/stream"
+)
+
+// tunnel is a stream between a client and an app, with a proxy that copies.
+type tunnel struct {
+	t       *testing.T
+	body    *stream.Body
+	client  net.Conn // the client's end
+	app     net.Conn // the app's end
+	toApp   *collector
+	toUser  *collector
+	counted atomic.Int64
+	wake    func() error // of Count, nil: succeeds
+	ended   chan struct{}
+}
+
+// collector keeps what arrives at an end.
+type collector struct {
+	in  chan []byte
+	all []byte
+}
+
+func collect(conn io.Reader) *collector {
+	c := &collector{in: make(chan []byte, 10_000)}
+	go func() {
+		defer close(c.in)
+		for {
+			p := make([]byte, 4096)
+			n, err := conn.Read(p)
+			if n > 0 {
+				c.in <- p[:n]
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+// take gives what has arrived since the last call.
+func (c *collector) take() []byte {
+	synctest.Wait()
+	for {
+		select {
+		case p, ok := <-c.in:
+			if ok {
+				c.all = append(c.all, p...)
+				continue
+			}
+		default:
+		}
+		got := c.all
+		c.all = nil
+		return got
+	}
+}
+
+// dig opens a tunnel, in a bubble of synctest. It is not live.
+func dig(t *testing.T, opts stream.Options) *tunnel {
+	t.Helper()
+	tun := &tunnel{t: t, ended: make(chan struct{})}
+	upstream, app := net.Pipe()
+	proxy, client := net.Pipe()
+	opts.WebSocket = true
+	opts.Judge, opts.Live = verdictOf, func() bool { return false }
+	opts.Count = func(context.Context) error {
+		tun.counted.Add(1)
+		if tun.wake != nil {
+			return tun.wake()
+		}
+		return nil
+	}
+	tun.body, tun.client, tun.app = stream.NewBody(t.Context(), upstream, opts), client, app
+	tun.toApp, tun.toUser = collect(app), collect(client)
+	go tun.copy(proxy)
+	t.Cleanup(func() {
+		_, _ = client.Close(), app.Close()
+		<-tun.ended
+	})
+	synctest.Wait() // the proxy copies
+	return tun
+}
+
+// copy is what a reverse proxy does with a 101.
+func (tun *tunnel) copy(proxy net.Conn) {
+	defer close(tun.ended)
+	done := make(chan error, 2)
+	go func() { // the client gets the end of its connection with the upstream's
+		_, err := io.Copy(proxy, tun.body)
+		_ = proxy.Close()
+		done <- err
+	}()
+	go func() {
+		_, err := io.Copy(tun.body, proxy)
+		if err == nil {
+			err = tun.body.CloseWrite()
+		}
+		_ = tun.body.Close()
+		done <- err
+	}()
+	<-done
+	<-done
+}
+
+func (tun *tunnel) send(frames ...[]byte) {
+	tun.t.Helper()
+	for _, f := range frames {
+		if _, err := tun.client.Write(f); err != nil {
+			tun.t.Fatalf("the client can't send: %v", err)
+		}
+	}
+	synctest.Wait()
+}
+
+func (tun *tunnel) wantAtApp(what string, want ...[]byte) {
+	tun.t.Helper()
+	if got := tun.toApp.take(); !bytes.Equal(got, bytes.Join(want, nil)) {
+		tun.t.Errorf("%s: the app got %x, want %x", what, got, bytes.Join(want, nil))
+	}
+}
+
+func (tun *tunnel) wantAtClient(what string, want ...[]byte) {
+	tun.t.Helper()
+	if got := tun.toUser.take(); !bytes.Equal(got, bytes.Join(want, nil)) {
+		tun.t.Errorf("%s: the client got %x, want %x", what, got, bytes.Join(want, nil))
+	}
+}
+
+func (tun *tunnel) wantCounted(what string, want int64) {
+	tun.t.Helper()
+	synctest.Wait()
+	if got := tun.counted.Load(); got != want {
+		tun.t.Errorf("%s: counted %d times, want %d", what, got, want)
+	}
+}
+
+// wantEnd checks that the client's connection has ended, and all that served it.
+func (tun *tunnel) wantEnd() {
+	tun.t.Helper()
+	synctest.Wait()
+	_ = tun.client.Close() // a browser does as soon as it has seen the end
+	select {
+	case <-tun.ended:
+	case <-time.After(10 * time.Second):
+		tun.t.Error("the stream does not end")
+	}
+}
+
+var (
+	key    = clientFrame(ws.OpText, "key")
+	noise  = clientFrame(ws.OpText, "noise")
+	noise2 = clientFrame(ws.OpBinary, "noise 2")
+	gulp   = clientFrame(ws.OpText, "swallow")
+	ping1  = clientFrame(ws.OpPing, "are you there?")
+	pong1  = serverFrame(ws.OpPong, "are you there?")
+	hello  = serverFrame(ws.OpText, "hello")
+)
+
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Parallel()
+	synctest.Test(t, f)
+}
+
+func TestPark_keepsAllFromTheUpstream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{})
+		tun.send(noise)
+		tun.wantAtApp("before", noise)
+		tun.body.Park()
+		tun.body.Park()
+		if tun.body.State() != stream.StateParked {
+			t.Errorf("it is %s", tun.body.State())
+		}
+		tun.send(ping1, noise, gulp, noise2[:4], noise2[4:], ping1)
+		tun.wantAtApp("parked")
+		tun.wantAtClient("parked", pong1, pong1)
+		_, _ = tun.app.Write(hello) // was on its way
+		tun.wantAtClient("late words", hello)
+		tun.wantCounted("parked", 0)
+
+		tun.body.Unpark()
+		tun.body.Unpark()
+		tun.wantAtApp("awake again", noise, noise2)
+		tun.send(ping1, gulp)
+		tun.wantAtApp("afterwards", ping1, gulp)
+		tun.wantCounted("awake by somebody else", 0)
+	})
+}
+
+func TestPark_wakesByAMessageThatCounts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{})
+		tun.body.Park()
+		awake := make(chan error)
+		tun.wake = func() error { return <-awake }
+		tun.send(noise, fragment(false, ws.OpText, "k"), ping1, noise2[:0], fragment(true, ws.OpContinuation, "ey")[:3])
+		tun.wantCounted("half a message", 0)
+		tun.wantAtClient("half a message", pong1)
+		tun.send(fragment(true, ws.OpContinuation, "ey")[3:])
+		tun.wantCounted("a message", 1)
+		tun.wantAtApp("while it wakes")
+		awake <- nil
+		tun.wantAtApp("awake", noise, fragment(false, ws.OpText, "k"), fragment(true, ws.OpContinuation, "ey"))
+		if tun.body.State() != stream.StateDormant || tun.body.LastCounted() != time.Now() {
+			t.Errorf("it is %s and counted at %v", tun.body.State(), tun.body.LastCounted())
+		}
+		tun.body.Park() // by what was told before the wake
+		tun.body.Unpark()
+		tun.wantAtClient("in the end")
+	})
+}
+
+func TestPark_inTheMiddleOfAClientsFrame(t *testing.T) {
+	for _, whole := range [][]byte{ping1, noise, gulp} {
+		for cut := 1; cut < len(whole); cut += 3 {
+			t.Run("", func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					tun := dig(t, stream.Options{})
+					tun.send(whole[:cut])
+					had := tun.toApp.take()
+					tun.body.Park()
+					tun.send(whole[cut:], noise2)
+					tun.wantAtApp("parked")
+					answer := tun.toUser.take()
+					tun.body.Unpark()
+					got := append(had, tun.toApp.take()...)
+					want := append(bytes.Clone(whole), noise2...)
+					if len(had) == 0 && bytes.Equal(whole, gulp) {
+						want = noise2
+					}
+					if !bytes.Equal(got, want) || len(answer) > 0 {
+						t.Errorf("cut at %d the app got %x, want %x; the client got %x", cut, got, want, answer)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestUnpark_inTheMiddleOfAClientsFrame(t *testing.T) {
+	for _, whole := range [][]byte{ping1, noise, key} {
+		for cut := 1; cut < len(whole); cut += 3 {
+			t.Run("", func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					tun := dig(t, stream.Options{})
+					tun.body.Park()
+					tun.send(noise2, whole[:cut])
+					tun.body.Unpark()
+					tun.send(whole[cut:], noise2)
+					tun.wantAtApp("in the end", noise2, whole, noise2)
+					tun.wantAtClient("in the end")
+				})
+			})
+		}
+	}
+}
+
+func TestPark_neverThinsWhatItKeeps(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		t.Run("", func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tun := dig(t, stream.Options{})
+				tun.body.Park()
+				long := clientFrame(ws.OpText, "noise"+strings.Repeat(".", 4000))
+				tun.send(long, long, long, long)
+				tun.wantCounted("almost too much", 0)
+				tun.send(long, ping1)
+				tun.wantAtClient("too much", pong1)
+				if own {
+					tun.send(key)
+					tun.wantCounted("a key", 1)
+				} else {
+					tun.body.Unpark()
+				}
+				tun.wantAtApp("awake")
+				tun.wantAtClient("awake", closing(1012, "too much was sent while the sandbox slept"))
+				tun.wantEnd()
+			})
+		})
+	}
+}
+
+func TestPark_aClientsCloseWakesNothing(t *testing.T) {
+	for body, want := range map[string][]byte{
+		"":              closing(1000, ""),
+		"\x03\xe9bye":   closing(1001, ""),
+		"\x0f\xa0mine":  closing(4000, ""),
+		"\x03\xedfake!": closing(1000, ""), // 1005 is never sent
+	} {
+		t.Run("", func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tun := dig(t, stream.Options{})
+				tun.body.Park()
+				tun.send(noise, clientFrame(ws.OpClose, body))
+				tun.wantAtClient("closing", want)
+				tun.wantAtApp("closing")
+				tun.wantCounted("closing", 0)
+				tun.wantEnd()
+			})
+		})
+	}
+}
+
+func TestPark_keepsOnePong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{})
+		tun.body.Park()
+		tun.send(clientFrame(ws.OpPong, "1"), noise, clientFrame(ws.OpPong, "2"))
+		tun.body.Unpark()
+		tun.wantAtApp("awake", clientFrame(ws.OpPong, "2"), noise)
+	})
+}
+
+func TestPark_endsWithTheClientsConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{})
+		tun.body.Park()
+		_ = tun.client.Close()
+		tun.wantEnd()
+		tun.wantCounted("gone", 0)
+	})
+}
+
+// cutHow are the ways in which a host cuts a stream at a pause.
+var cutHow = map[string]func(*tunnel){
+	"after the news": func(tun *tunnel) { tun.body.Park(); synctest.Wait(); _ = tun.app.Close() },
+	"before the news": func(tun *tunnel) {
+		_ = tun.app.Close()
+		time.Sleep(time.Second / 2)
+		tun.body.Park()
+	},
+}
+
+// paused is an OnUpstreamEnd that waits for the news, as an owner does.
+func paused(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
+	return false
+}
+
+func TestSevered_wakesFirstAndClosesThen(t *testing.T) {
+	for name, cut := range cutHow {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tun := dig(t, stream.Options{OnUpstreamEnd: paused})
+				cut(tun)
+				time.Sleep(time.Hour)
+				tun.send(ping1, noise, gulp)
+				tun.wantAtClient("without an upstream", pong1)
+				awake := make(chan error)
+				tun.wake = func() error { return <-awake }
+				tun.send(key)
+				tun.wantAtClient("while it wakes")
+				awake <- nil
+				tun.wantAtClient("awake", closing(1012, "the sandbox was paused"))
+				tun.wantCounted("a key", 1)
+				tun.wantEnd()
+			})
+		})
+	}
+}
+
+func TestSevered_isClosedByTheWakeOfAnother(t *testing.T) {
+	for name, cut := range cutHow {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				tun := dig(t, stream.Options{OnUpstreamEnd: paused})
+				cut(tun)
+				synctest.Wait()
+				tun.body.Unpark()
+				tun.wantAtClient("awake", closing(1012, "the sandbox was paused"))
+				tun.wantCounted("by another", 0)
+				tun.wantEnd()
+			})
+		})
+	}
+}
+
+func TestSevered_showsOnlyAfterTheWake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{OnUpstreamEnd: func(context.Context) bool {
+			t.Error("the owner was asked about a stream that was parked")
+			return false
+		}})
+		tun.body.Park()
+		tun.body.Unpark()
+		_ = tun.app.Close()
+		tun.wantAtClient("awake", closing(1012, "the sandbox was paused"))
+		tun.wantEnd()
+	})
+}
+
+func TestSevered_inTheMiddleOfAFrameIsNoParking(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{OnUpstreamEnd: paused})
+		_, _ = tun.app.Write(hello[:3])
+		tun.body.Park()
+		tun.send(ping1) // can't be answered within a frame
+		_ = tun.app.Close()
+		tun.wantAtClient("cut", hello[:3])
+		tun.wantEnd()
+	})
+}
+
+func TestSevered_notByAnEndThatIsNone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{OnUpstreamEnd: paused})
+		began := time.Now()
+		_ = tun.app.Close()
+		<-tun.ended
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the client saw the end after %v", took)
+		}
+		tun.wantAtClient("in the end")
+	})
+}
+
+func TestClose_endsAStreamInEachState(t *testing.T) {
+	states := map[string]func(*tunnel){
+		"dormant":         func(*tunnel) {},
+		"holding":         func(tun *tunnel) { tun.send(noise[:7]) },
+		"parked":          func(tun *tunnel) { tun.body.Park() },
+		"parked, keeping": func(tun *tunnel) { tun.body.Park(); tun.send(noise, noise2[:5]) },
+		"severed":         cutHow["after the news"],
+		"asking":          func(tun *tunnel) { _ = tun.app.Close() },
+		"waking": func(tun *tunnel) {
+			tun.wake = func() error { time.Sleep(time.Minute); return nil }
+			tun.body.Park()
+			tun.send(key)
+		},
+	}
+	for name, enter := range states {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				alive := func() stream.KeepAlive { return stream.KeepAlive{Ping: "2", Pong: "3", Every: time.Hour} }
+				tun := dig(t, stream.Options{OnUpstreamEnd: paused, KeepAlive: alive})
+				enter(tun)
+				synctest.Wait()
+				tun.body.CloseWith(1001, "the proxy is shutting down")
+				tun.wantAtClient("closed", closing(1001, "the proxy is shutting down"))
+				_ = tun.client.Close()
+				<-tun.ended
+
+				tun = dig(t, stream.Options{OnUpstreamEnd: paused, KeepAlive: alive})
+				enter(tun)
+				synctest.Wait()
+				_ = tun.body.Close()
+				_ = tun.client.Close()
+				<-tun.ended
+			})
+		})
+	}
+}
+
+func TestCloseWith_doesNotWaitForAClientForEver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var n counter
+		upstream, _ := net.Pipe()
+		proxy, client := net.Pipe()
+		body := stream.NewBody(t.Context(), upstream, stream.Options{WebSocket: true, Count: n.count})
+		ended := make(chan error)
+		go func() {
+			_, err := io.Copy(body, proxy)
+			ended <- err
+		}()
+		body.CloseWith(1001, "")
+		began := time.Now()
+		if err := <-ended; err == nil || time.Since(began) != 5*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		_ = client.Close()
+	})
+}
+
+func TestPing_asksTheClient(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{OnUpstreamEnd: paused})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := tun.body.Ping(ctx); !errors.Is(err, stream.ErrNotParked) {
+			t.Errorf("Ping of a stream that is not parked = %v", err)
+		}
+		tun.body.Park()
+		answers := make(chan error, 2)
+		for range 2 {
+			go func() { answers <- tun.body.Ping(ctx) }()
+			synctest.Wait()
+		}
+		asked := tun.toUser.take()
+		if len(asked) != 20 || asked[0] != 0x89 || bytes.Equal(asked[:10], asked[10:]) {
+			t.Fatalf("the client got %x", asked)
+		}
+		// a client may answer the last ping only
+		tun.send(clientFrame(ws.OpPong, "another's"), clientFrame(ws.OpPong, string(asked[12:])))
+		for range 2 {
+			if err := <-answers; err != nil {
+				t.Errorf("Ping of a client that answers = %v", err)
+			}
+		}
+		if err := tun.body.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Ping of a client that does not answer = %v", err)
+		}
+		go func() { answers <- tun.body.Ping(t.Context()) }()
+		synctest.Wait()
+		tun.body.Unpark()
+		if err := <-answers; !errors.Is(err, stream.ErrNotParked) {
+			t.Errorf("Ping of a stream that wakes = %v", err)
+		}
+		tun.wantAtApp("awake", clientFrame(ws.OpPong, "another's"))
+
+		_ = tun.toUser.take()
+		_, _ = tun.app.Write(hello[:3])
+		tun.body.Park()
+		if err := tun.body.Ping(t.Context()); err == nil || errors.Is(err, stream.ErrNotParked) {
+			t.Errorf("Ping within a frame = %v", err)
+		}
+		tun.body.CloseWith(1001, "")
+		if err := tun.body.Ping(t.Context()); err == nil {
+			t.Error("Ping of a stream that ends succeeds")
+		}
+	})
+}
+
+func TestKeepAlive_speaksForTheServer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var seen [][]byte
+		tun := dig(t, stream.Options{
+			ObserveServer: func(p []byte) { seen = append(seen, bytes.Clone(p)) },
+			KeepAlive:     func() stream.KeepAlive { return stream.KeepAlive{Ping: "2", Pong: "noise 3", Every: 10 * time.Second} },
+		})
+		answer, beat := clientFrame(ws.OpText, "noise 3"), serverFrame(ws.OpText, "2")
+		_, _ = tun.app.Write(append(bytes.Clone(hello), serverFrame(ws.OpBinary, "x")...))
+		tun.wantAtClient("awake", hello, serverFrame(ws.OpBinary, "x"))
+		if len(seen) != 1 || string(seen[0]) != "hello" {
+			t.Errorf("the owner saw %q", seen)
+		}
+		tun.body.Park()
+		tun.send(answer) // to the server's own
+		time.Sleep(6 * time.Second)
+		tun.wantAtClient("half a period later", beat)
+		tun.send(answer)
+		time.Sleep(10 * time.Second)
+		tun.wantAtClient("a period later", beat)
+		tun.send(answer, ping1)
+		tun.wantAtClient("a ping", pong1)
+		tun.wantCounted("parked", 0)
+		tun.body.Unpark()
+		tun.wantAtApp("awake", answer)
+		time.Sleep(time.Minute)
+		tun.wantAtClient("awake")
+
+		_, _ = tun.app.Write(ws.MustCompileFrame(ws.NewFrame(ws.OpText, false, []byte("a"))))
+		_ = tun.toUser.take()
+		tun.body.Park()
+		time.Sleep(time.Minute)
+		tun.wantAtClient("within a message")
+	})
+}
+
+// Bytes of a protocol that nobody knows: each wakes, none is answered.
+func TestPark_otherProtocols(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var out sink
+		awake := make(chan error)
+		body := stream.NewBody(t.Context(), &out, stream.Options{Live: func() bool { return false }, Count: func(context.Context) error { return <-awake }})
+		body.Park()
+		go func() { _, _ = body.Write(ping1) }()
+		synctest.Wait()
+		if out.Len() != 0 {
+			t.Errorf("parked, the upstream got %x", out.Bytes())
+		}
+		awake <- nil
+		synctest.Wait()
+		if !bytes.Equal(out.Bytes(), ping1) || body.State() != stream.StateDormant {
+			t.Errorf("awake, the upstream got %x; it is %s", out.Bytes(), body.State())
+		}
+		_ = body.Close()
+	})
+}
+
+// Of a stream whose messages don't count all is noise.
+func TestPark_whereNothingCounts(t *testing.T) {
+	t.Parallel()
+	var out sink
+	body := stream.NewBody(t.Context(), &out, stream.Options{WebSocket: true})
+	body.Park()
+	_, _ = body.Write(key)
+	_, _ = body.Write(noise)
+	if out.Len() != 0 {
+		t.Errorf("parked, the upstream got %x", out.Bytes())
+	}
+	body.Unpark()
+	_, _ = body.Write(ping1)
+	if want := bytes.Join([][]byte{key, noise, ping1}, nil); !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("the upstream got %x, want %x", out.Bytes(), want)
+	}
+}
