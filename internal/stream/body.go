@@ -16,8 +16,10 @@ type Options struct {
 	WebSocket bool
 
 	// Judge says what a client's message means. It is asked about whole messages
-	// of at most 4 KiB, by one goroutine at a time; longer ones count, and those
-	// that can't be read. Nil: each message counts.
+	// of at most 4 KiB, by one goroutine at a time. Longer ones count, and those
+	// that can't be read, and of a busy stream what comes within 100 ms of a
+	// message that counts: before the next that it is asked about it is told once,
+	// by a nil Payload, that it has missed some. Nil: each message counts.
 	Judge func(Message) Verdict
 
 	// Inflate says that compressed messages can be inflated one by one, because
@@ -105,13 +107,14 @@ type Body struct {
 
 	writing   sync.Mutex // held by Write; guards the following fields
 	client    messages
+	pace      pace
 	kept      kept
 	sentPart  bool // of the client's message under way the upstream has the beginning
 	counted   bool // something has counted in this Write
 	discarded int
 
 	waiting      atomic.Bool  // kept holds something
-	lastCounted  atomic.Int64 // Unix time in ns, 0: nothing has counted
+	lastCounted  atomic.Int64 // in ns since began, and one; 0: nothing has counted
 	unanswered   atomic.Int32 // keep-alives that the client has not answered
 	missed       atomic.Bool  // a message that counts was lost to an upstream that had ended
 	clientClosed atomic.Bool  // the client has sent a close frame
@@ -179,7 +182,7 @@ func (b *Body) State() State {
 // zero time if never.
 func (b *Body) LastCounted() time.Time {
 	if at := b.lastCounted.Load(); at != 0 {
-		return time.Unix(0, at)
+		return b.began.Add(time.Duration(at - 1))
 	}
 	return time.Time{}
 }
@@ -206,20 +209,23 @@ func (b *Body) mode() mode {
 
 // judge asks the owner about a client's message.
 func (b *Body) judge(m Message) Verdict {
+	if m.Payload == nil {
+		return b.opts.Judge(m)
+	}
 	parked := b.parked.Load()
 	if parked && !m.Binary && b.unanswered.Load() > 0 && string(m.Payload) == b.keepAlive().Pong {
 		b.unanswered.Add(-1)
 		return Swallow
 	}
 	v := b.opts.Judge(m)
-	if v == Counts && !parked && time.Since(b.began) < b.opts.Resends {
+	if v == Counts && b.opts.Resends > 0 && !parked && time.Since(b.began) < b.opts.Resends {
 		return Noise
 	}
 	return v
 }
 
 func (b *Body) observe(m Message) Verdict {
-	if !m.Binary {
+	if !m.Binary && m.Payload != nil {
 		b.opts.ObserveServer(m.Payload)
 	}
 	return Noise

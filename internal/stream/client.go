@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -121,12 +122,18 @@ func (b *Body) sift(p []byte) (done int, err error) {
 // must be held.
 func (b *Body) passLive(p []byte) (int, error) {
 	counts := false
+	if b.client.judge != nil {
+		b.pace.begin(time.Since(b.began))
+	}
 	for at := 0; at < len(p); {
 		known := b.client.counts
+		b.client.spare = b.pace.spares()
 		n, what, v := b.client.next(p[at:])
+		b.pace.saw(what, v)
 		counts = counts || what == eventCounts || what == eventMessage && v == Counts || known && b.client.opcode.IsData()
 		at += n
 	}
+	b.client.spare = false
 	if counts {
 		b.count()
 	}
@@ -136,6 +143,40 @@ func (b *Body) passLive(p []byte) (int, error) {
 	b.sentPart = b.client.within || !b.client.atBoundary() && b.client.opcode.IsData()
 	return b.forward(p)
 }
+
+const (
+	// paceSpan is for how long a busy stream's messages may go on counting because
+	// one of them did. It is far below any idle timeout.
+	paceSpan = 100 * time.Millisecond
+
+	// paceMessages is how many messages are looked into in each paceSpan, whatever
+	// they say. A person does not send that many.
+	paceMessages = 16
+)
+
+// pace keeps the cost of looking into messages bounded, which where they are
+// compressed is more than that of forwarding them: once a busy stream has counted
+// it counts unseen to the end of the span.
+type pace struct {
+	began   time.Duration // of the span, since the stream's begin
+	judged  int
+	counted bool
+}
+
+func (p *pace) begin(now time.Duration) {
+	if now-p.began >= paceSpan {
+		*p = pace{began: now}
+	}
+}
+
+func (p *pace) saw(what event, v Verdict) {
+	if what == eventMessage {
+		p.judged++
+		p.counted = p.counted || v == Counts
+	}
+}
+
+func (p *pace) spares() bool { return p.counted && p.judged >= paceMessages }
 
 // dataPiece takes a piece of a message while the stream does not count. b.writing
 // must be held.
@@ -234,6 +275,9 @@ func (b *Body) count() {
 	}
 	b.counted = true
 	b.noteCounted()
+	if !b.parked.Load() && !b.severed.Load() && !b.kept.over {
+		return
+	}
 	b.mu.Lock()
 	b.unsyncedUnpark()
 	severed := b.severed.Load()
@@ -273,10 +317,10 @@ func (b *Body) flush(all bool) error {
 	if !k.any() {
 		return nil
 	}
-	parts := [][]byte{k.pong, k.backlog}
+	parts := [...][]byte{k.pong, k.backlog, nil, nil}
 	k.pong, k.backlog = nil, nil
 	if all {
-		parts = append(parts, k.held, k.control)
+		parts[2], parts[3] = k.held, k.control
 		k.held, k.control = emptied(k.held), nil
 	}
 	for _, p := range parts {

@@ -10,7 +10,7 @@ import (
 type Message struct {
 	Binary  bool
 	Size    int64  // bytes of its payload as it was sent
-	Payload []byte // unmasked and inflated; valid until the judge returns
+	Payload []byte // unmasked and inflated; valid until the judge returns; nil: not known
 }
 
 // Verdict is what a message means.
@@ -39,6 +39,8 @@ type messages struct {
 	scanner
 	judge   func(Message) Verdict // nil: each message counts
 	inflate bool                  // compressed messages can be inflated one by one
+	spare   bool                  // messages count and are not looked into
+	missed  bool                  // the judge knows that it has not seen the last ones
 
 	counts     bool // the message under way is known to count
 	binary     bool // of the message under way
@@ -94,7 +96,8 @@ func (m *messages) begin() bool {
 	if m.counts {
 		return false
 	}
-	if m.judge == nil || m.compressed && !m.inflate || m.length > uint64(maxMessage-m.size) {
+	if m.judge == nil || m.spare || m.compressed && !m.inflate || m.length > uint64(maxMessage-m.size) {
+		m.miss()
 		m.forget()
 		m.counts = m.within || m.left > 0
 		return true
@@ -129,16 +132,25 @@ func (m *messages) end() (event, Verdict) {
 
 func (m *messages) verdict(payload []byte) Verdict {
 	msg := Message{Binary: m.binary, Size: int64(len(payload)), Payload: payload}
-	if !m.compressed {
-		return m.judge(msg)
+	if m.compressed {
+		out, ok := inflateMessage(payload)
+		if !ok {
+			m.miss()
+			return Counts
+		}
+		defer inflated.Put(out)
+		msg.Payload = out.bytes()
 	}
-	out, ok := inflateMessage(payload)
-	if !ok {
-		return Counts
-	}
-	defer inflated.Put(out)
-	msg.Payload = out.bytes()
+	m.missed = false
 	return m.judge(msg)
+}
+
+// miss tells the judge, once, that it does not see all.
+func (m *messages) miss() {
+	if m.judge != nil && !m.missed {
+		m.missed = true
+		m.judge(Message{Binary: m.binary})
+	}
 }
 
 // forget ends what is known of the message under way.

@@ -92,7 +92,12 @@ func TestJudge_seesWholeMessages(t *testing.T) {
 				var out sink
 				var n counter
 				var judged []string
+				missed := 0
 				body := stream.NewBody(t.Context(), &out, stream.Options{WebSocket: true, Count: n.count, Inflate: tt.inflate, Judge: func(m stream.Message) stream.Verdict {
+					if m.Payload == nil {
+						missed++
+						return stream.Noise // which must not matter
+					}
 					judged = append(judged, map[bool]string{true: "b", false: "t"}[m.Binary]+string(m.Payload))
 					return verdictOf(m)
 				}})
@@ -104,6 +109,9 @@ func TestJudge_seesWholeMessages(t *testing.T) {
 				if !slices.Equal(judged, tt.judged) {
 					t.Fatalf("in pieces of %d it judged %.60q, want %.60q", cut, judged, tt.judged)
 				}
+				if unseen := tt.counts > 0 && len(tt.judged) == 0; unseen != (missed == 1) {
+					t.Fatalf("in pieces of %d the judge was told %d times of a message that it does not see", cut, missed)
+				}
 				if got := n.n.Load(); (got > 0) != (tt.counts > 0) {
 					t.Fatalf("in pieces of %d it counted %d times", cut, got)
 				}
@@ -113,6 +121,60 @@ func TestJudge_seesWholeMessages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a busy stream sends is looked into a few times in each 100 ms; what is not looked into counts only
+// where something that was has just counted.
+func TestJudge_isSparedByABusyStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out sink
+		var n counter
+		asked, missed := 0, 0
+		body := stream.NewBody(t.Context(), &out, stream.Options{WebSocket: true, Count: n.count, Judge: func(m stream.Message) stream.Verdict {
+			if m.Payload == nil {
+				missed++
+				return stream.Noise
+			}
+			asked++
+			return verdictOf(m)
+		}})
+		const few = 16
+		send := func(what string, times, wantAsked, wantMissed int, wantCounts bool) {
+			t.Helper()
+			asked, missed = 0, 0
+			before := n.n.Load()
+			for range times {
+				_, _ = body.Write(clientFrame(ws.OpText, what))
+			}
+			if counts := n.n.Load() > before; asked != wantAsked || missed != wantMissed || counts != wantCounts {
+				t.Errorf("of %d times %q it was asked about %d and told that it missed some %d times, counted: %v", times, what, asked, missed, counts)
+			}
+		}
+		send("noise", 1000, 1000, 0, false) // noise alone is looked into for as long as it comes
+		send("key", 1000, 1, 1, true)
+		send("noise", 1, 0, 0, true)
+		time.Sleep(99 * time.Millisecond)
+		send("noise", 1, 0, 0, true)
+		time.Sleep(time.Millisecond)
+		send("noise", few-1, few-1, 0, false)
+		send("key", 1, 1, 0, true)
+		send("noise", 1, 0, 1, true)
+		time.Sleep(100 * time.Millisecond)
+		send("key", few-2, few-2, 0, true) // a person's pace
+		send("noise", 1, 1, 0, false)
+		if want := 1000 + 1000 + 2 + few + 1 + few - 1; len(out.Bytes()) == 0 || frameCount(out.Bytes()) != want {
+			t.Errorf("the upstream got %d messages, want %d", frameCount(out.Bytes()), want)
+		}
+	})
+}
+
+// frameCount counts short frames of a client.
+func frameCount(p []byte) (n int) {
+	for ; len(p) > 0; n++ {
+		p = p[2+4+int(p[1]&0x7f):]
+	}
+	return n
 }
 
 func TestWrite_holdsNothingWhileLive(t *testing.T) {

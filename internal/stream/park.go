@@ -99,7 +99,9 @@ func (b *Body) unsyncedStopBeating() {
 	}
 }
 
-func (b *Body) noteCounted() { b.lastCounted.Store(time.Now().UnixNano()) }
+// noteCounted notes the time since the begin, which takes half as long to read as
+// that of the day.
+func (b *Body) noteCounted() { b.lastCounted.Store(int64(time.Since(b.began)) + 1) }
 
 func (b *Body) keepAlive() KeepAlive {
 	b.mu.Lock()

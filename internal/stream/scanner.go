@@ -82,7 +82,7 @@ const (
 	partLost                // bytes that are no frame
 )
 
-// step takes a byte of a header, or what p holds of the payload. A frame has
+// step takes a header or a byte of one, or what p holds of the payload. A frame has
 // ended with it if it leaves the scanner at a boundary.
 func (s *scanner) step(p []byte) (n int, what part) {
 	switch {
@@ -90,10 +90,27 @@ func (s *scanner) step(p []byte) (n int, what part) {
 		return len(p), partLost
 	case s.left > 0:
 		return s.payload(p), partPayload
+	case s.got == 0 && len(p) >= len(s.head) && s.wholeHeader([14]byte(p)):
+		n, what = s.need, s.beginPayload()
+	default:
+		n, what = 1, s.header(p[0])
 	}
-	what = s.header(p[0])
 	s.lost = s.lost || what == partLost
-	return 1, what
+	return n, what
+}
+
+// wholeHeader takes a header in one go, for speed. False: what p begins with is
+// none, and was not taken.
+func (s *scanner) wholeHeader(p [14]byte) bool {
+	if !validFirst(p[0]) {
+		return false
+	}
+	s.opcode = ws.OpCode(p[0] & opcodeBits)
+	if !s.validSecond(p[1]) {
+		return false
+	}
+	s.head, s.need = p, headLength(p[1])
+	return true
 }
 
 func (s *scanner) payload(p []byte) int {
