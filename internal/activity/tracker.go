@@ -190,7 +190,8 @@ func (t *Tracker) Last(id string) (at time.Time, kind string, ok bool) {
 	if last == 0 {
 		return time.Time{}, "", false
 	}
-	return t.start.Add(time.Duration(last)).Round(0), u.kind.load(), true
+	ago := time.Duration(t.now() - last) // the wall clock may have been set since the start
+	return time.Now().Add(-ago).Round(0), u.kind.load(), true
 }
 
 // tick is how often visits are looked over for silence and lost presence.

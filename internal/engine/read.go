@@ -46,7 +46,7 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 		sb.LastActivity, sb.ActivityKind = &at, kind
 	}
 	if at, ok := s.PauseAt(timeout); ok {
-		at = at.Round(0) // people read it by the wall clock
+		at = time.Now().Add(time.Until(at)).Round(0) // people read it by the wall clock, which may have been set
 		sb.PauseAt = &at
 	}
 	if s.State == session.Running {
@@ -55,10 +55,11 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 	return sb
 }
 
-// lastActivity is the stored time, or this process's own where that is later.
+// lastActivity is the stored time, or this process's own where that is later. A
+// stored one that is yet to come is from before a clock was set back.
 func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
 	at, kind := s.Activity.LastActivity, s.Activity.Kind
-	if own, what, ok := e.visits.Last(s.SandboxID); ok && own.After(at) {
+	if own, what, ok := e.visits.Last(s.SandboxID); ok && (own.After(at) || at.After(time.Now())) {
 		return own, what
 	}
 	return at, kind
