@@ -137,13 +137,15 @@ func (r *rig) await(ctx context.Context, url string) error {
 
 // close ends the sandboxes and the programs, and removes the folder.
 func (r *rig) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	// the host looks through all processes for each: with 1,000 sandboxes it takes minutes
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+time.Duration(len(r.made))*time.Second)
 	defer cancel()
-	for _, id := range r.made {
-		if err := r.e2b.Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
+	_ = each(ctx, len(r.made), func(ctx context.Context, i int) error {
+		if err := r.host.Kill(ctx, r.made[i]); err != nil && !e2b.IsNotFound(err) {
 			fmt.Fprintln(os.Stderr, "sandbench: a sandbox was left:", err)
 		}
-	}
+		return nil // the others are to be ended all the same
+	})
 	for _, cmd := range []*exec.Cmd{r.sandman, r.hostd} {
 		if cmd != nil && cmd.Process != nil {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
