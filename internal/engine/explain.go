@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/api"
@@ -38,11 +40,7 @@ type explanation struct {
 
 // words answers in the order in which a person would ask.
 func (x explanation) words() []string {
-	all := []string{x.standing()}
-	all = append(all, x.next()...)
-	all = append(all, x.failure()...)
-	all = append(all, x.past()...)
-	all = append(all, x.open()...)
+	all := slices.Concat([]string{x.standing()}, x.next(), x.failure(), x.past(), x.open())
 	for _, r := range x.Refused {
 		all = append(all, r.Words+" "+r.Change)
 	}
@@ -136,7 +134,7 @@ func (x explanation) open() []string {
 	var all []string
 	n := x.Streams
 	if total := n.Active + n.Dormant + n.Parked + n.Unnamed; total > 0 {
-		words := plural(total, "stream") + " open:"
+		var kinds []string
 		for _, c := range []struct {
 			n    int
 			what string
@@ -147,10 +145,10 @@ func (x explanation) open() []string {
 			{n.Unnamed, "not told of one by one"},
 		} {
 			if c.n > 0 {
-				words += fmt.Sprintf(" %d %s;", c.n, c.what)
+				kinds = append(kinds, fmt.Sprintf("%d %s", c.n, c.what))
 			}
 		}
-		all = append(all, words[:len(words)-1]+".")
+		all = append(all, plural(total, "stream")+" open: "+strings.Join(kinds, "; ")+".")
 	}
 	if x.Parked > 0 {
 		all = append(all, fmt.Sprintf("%s open at the last pause: pages come again by themselves, and have woken it %s today.",

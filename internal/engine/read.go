@@ -67,9 +67,10 @@ func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
 
 // awakeBecause says in words what keeps a running sandbox from its deadline.
 func (e *Engine) awakeBecause(s *session.Snapshot) []string {
-	var because []string
-	for _, k := range e.keepers(s) {
-		because = append(because, k.Words)
+	keepers := e.keepers(s)
+	because := make([]string, len(keepers))
+	for i, k := range keepers {
+		because[i] = k.Words
 	}
 	return because
 }

@@ -136,7 +136,7 @@ func TestEnsure_refusesDuringABackoffAndWithTheStoreAway(t *testing.T) {
 			}
 		}
 		wantRefused()
-		rec = r.record(session.Paused)
+		r.record(session.Paused)
 		r.store.setAway(true)
 		wantRefused()
 		r.wantConnects(0)
@@ -152,7 +152,7 @@ func TestWake_countsReconnectsInItsTxn(t *testing.T) {
 				t.Errorf("%d reconnects are counted in a record that is %s, want %d in %s", got, s.State, want, state)
 			}
 		}
-		rec := r.record(session.Paused)
+		r.record(session.Paused)
 		r.host.set(func(h *host) { h.takes = 2 * time.Second })
 		var all sync.WaitGroup
 		for range 10 {
@@ -163,7 +163,7 @@ func TestWake_countsReconnectsInItsTxn(t *testing.T) {
 		all.Wait()
 		wantCounted(session.Running, 1)
 
-		rec = r.store.Get(id).Record
+		rec := r.store.Get(id).Record
 		rec.State = session.Paused
 		r.store.put(rec)
 		r.wantEntered(wake.Cause{})
