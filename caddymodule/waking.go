@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sandman-proxy/sandman/internal/engine"
 	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/stream"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -27,10 +29,57 @@ func (f *flight) cause() wake.Cause {
 // wake holds the request until its sandbox runs, or as long as is good for who
 // sent it.
 func (f *flight) wake(ctx context.Context) error {
-	if f.showsPage() && f.mayShow() {
+	switch {
+	case f.showsPage() && f.mayShow():
 		return f.wakeBehind(ctx)
+	case f.stillOpen(ctx):
+		return &wake.RefusedError{
+			Asker: wake.PageSocket, Code: engine.ReasonStillOpen,
+			Reason: "a stream of the same page is still open, and its next message does",
+		}
 	}
 	return f.ensure(ctx, f.cause())
+}
+
+// pongWithin is how long a page has to show that its first stream is alive.
+const pongWithin = 2 * time.Second
+
+// stillOpen tells whether a page's handshake only seems to be a reconnect: the
+// stream that it has had before is parked here, and its client answers. Editors
+// open a second one beside a stream that has fallen silent. A stream whose client
+// does not answer is closed: the laptop has slept, or changed its network.
+func (f *flight) stillOpen(ctx context.Context) bool {
+	s := f.engine.Session(f.target.SandboxID)
+	if wake.AskerOf(f.arrived) != wake.PageSocket || s == nil || s.State != session.Paused && s.State != session.Pausing ||
+		f.gate.policy.Of(s.Record) != wake.WakeIntent {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, pongWithin)
+	defer cancel()
+	parked := f.engine.Streams().Parked(f.target.SandboxID, f.page())
+	alive := make(chan bool, len(parked))
+	for _, p := range parked {
+		go func() { alive <- answers(ctx, p) }()
+	}
+	for range parked {
+		if <-alive {
+			return true
+		}
+	}
+	return false
+}
+
+// answers tells whether a parked stream's client is still there.
+func answers(ctx context.Context, s engine.Stream) bool {
+	pinger, ok := s.(interface{ Ping(ctx context.Context) error })
+	if !ok {
+		return false
+	}
+	err := pinger.Ping(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.CloseWith(stream.StatusServiceRestart, "the page has opened another stream")
+	}
+	return err == nil
 }
 
 // showsPage tells whether a person sees what is answered, and may be shown a

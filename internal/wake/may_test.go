@@ -152,7 +152,9 @@ func TestWake_countsReconnectsInItsTxn(t *testing.T) {
 				t.Errorf("%d reconnects are counted in a record that is %s, want %d in %s", got, s.State, want, state)
 			}
 		}
-		r.record(session.Paused)
+		rec := r.record(session.Paused)
+		rec.Parked = 1
+		r.store.put(rec)
 		r.host.set(func(h *host) { h.takes = 2 * time.Second })
 		var all sync.WaitGroup
 		for range 10 {
@@ -163,10 +165,16 @@ func TestWake_countsReconnectsInItsTxn(t *testing.T) {
 		all.Wait()
 		wantCounted(session.Running, 1)
 
-		rec := r.store.Get(id).Record
+		rec = r.store.Get(id).Record
 		rec.State = session.Paused
 		r.store.put(rec)
 		r.wantEntered(wake.Cause{})
+		wantCounted(session.Running, 1)
+
+		rec = r.store.Get(id).Record
+		rec.State, rec.Parked = session.Paused, 0 // nothing was open: who comes is free
+		r.store.put(rec)
+		r.wantEntered(wake.Cause{Reconnect: true})
 		wantCounted(session.Running, 1)
 	})
 }
@@ -183,7 +191,9 @@ func TestWake_countsNoReconnectThatFailed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
-				r.record(session.Paused)
+				rec := r.record(session.Paused)
+				rec.Parked = 1
+				r.store.put(rec)
 				r.host.set(c.set)
 				if err := r.ensure(new(visit), wake.Cause{Reconnect: true}); err == nil {
 					t.Fatal("Ensure succeeded without the host")

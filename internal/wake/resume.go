@@ -35,7 +35,7 @@ func (w *Waker) resume(ctx context.Context, s *session.Snapshot, cause Cause) er
 	if err != nil {
 		return err
 	}
-	if cause.Reconnect {
+	if cause.Reconnect && s.Parked > 0 { // else no page can have woken it since the pause
 		next = next.CountReconnect(now)
 	}
 	failpoint.Hit(failpoint.WakeBegin)
@@ -78,7 +78,7 @@ func (w *Waker) connect(ctx context.Context, rec session.Record, cause Cause) er
 func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error {
 	step := func(r session.Record) (session.Record, error) {
 		now := time.Now()
-		if cause.Reconnect && failed != nil && !errors.Is(failed, context.DeadlineExceeded) {
+		if cause.Reconnect && r.Parked > 0 && failed != nil && !errors.Is(failed, context.DeadlineExceeded) {
 			r = r.UncountReconnect() // it has cost nothing
 		}
 		switch {
