@@ -152,7 +152,7 @@ func (i interruptible) CloseWrite() error {
 }
 
 const (
-	extensions = "Sec-Websocket-Extensions"
+	extensions = "Sec-WebSocket-Extensions"
 	deflate    = "permessage-deflate"
 	noContext  = "client_no_context_takeover"
 )
@@ -179,8 +179,12 @@ func inflatable(request, answer http.Header) bool {
 }
 
 func offersDeflate(request http.Header) bool {
-	for _, line := range request.Values(extensions) {
-		for offer := range strings.SplitSeq(line, ",") {
+	for header, lines := range request {
+		// reverse_proxy spells it as RFC 6455 does, which is not Go's canonical form
+		if !strings.EqualFold(header, extensions) {
+			continue
+		}
+		for offer := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 			if name, _, _ := strings.Cut(offer, ";"); strings.TrimSpace(name) == deflate {
 				return true
 			}
