@@ -106,7 +106,7 @@ func (j *judge) keepAlive() stream.KeepAlive {
 // that has answered the handshake.
 func (u *upgrade) judgeBy(set *noise.Set, opts *stream.Options, answer http.Header) {
 	f := u.flight
-	j := &judge{path: u.info.Path, noise: set.Stream(f.arrived, answer.Get("Sec-Websocket-Protocol"))}
+	j := &judge{path: u.info.Path, noise: set.Stream(f.arrived, answer.Get("Sec-WebSocket-Protocol"))}
 	j.repeat = func(r noise.Repeat) { f.engine.Streams().Repeated(f.target.SandboxID, repeated(r)) }
 	u.info.Preset, u.page.Key = j.noise.Preset(), j.noise.Key()
 	opts.Judge, opts.KeepAlive = j.judge, j.keepAlive

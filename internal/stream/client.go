@@ -97,6 +97,12 @@ func (b *Body) sift(p []byte) (done int, err error) {
 			return done + n, err
 		}
 		mode := b.mode()
+		if mode != modeParked && b.kept.undelivered() {
+			if err := b.unsyncedDeliver(); err != nil {
+				return done, err
+			}
+			continue
+		}
 		if mode == modeLive {
 			n, err := b.passLive(p[done:])
 			return done + n, err
@@ -246,7 +252,7 @@ func (b *Body) controlPiece(mode mode, p []byte, begins, ended bool) error {
 func (b *Body) parkedControl(frame []byte) {
 	payload := slices.Clone(frame[2+maskLength:])
 	ws.Cipher(payload, b.client.mask(), 0)
-	switch b.client.opcode {
+	switch b.client.opcode { //nolint:exhaustive // it is a control frame
 	case ws.OpPing:
 		if !b.inject(b.ctx, controlFrame(ws.OpPong, payload), false) {
 			b.kept.keep(frame)
@@ -389,9 +395,11 @@ func (k *kept) keep(p []byte) {
 	k.backlog = append(k.backlog, p...)
 }
 
-func (k *kept) any() bool {
-	return k.over || len(k.pong)+len(k.backlog)+len(k.held)+len(k.control) > 0
-}
+// undelivered reports whether there is something that was kept because the stream
+// was parked.
+func (k *kept) undelivered() bool { return k.over || len(k.pong)+len(k.backlog) > 0 }
+
+func (k *kept) any() bool { return k.undelivered() || len(k.held)+len(k.control) > 0 }
 
 // emptied keeps the room for small messages.
 func emptied(p []byte) []byte {

@@ -266,7 +266,7 @@ func TestResends_proveNothingAtTheBeginning(t *testing.T) {
 func FuzzMessages(f *testing.F) {
 	mixed := bytes.Join([][]byte{
 		clientFrame(ws.OpPing, "a"), clientFrame(ws.OpText, "noise 1"), fragment(false, ws.OpBinary, "swallow"), clientFrame(ws.OpPong, ""),
-		fragment(true, ws.OpContinuation, " 2"), compressedFrame(true, ws.OpText, deflated(f, "noise noise noise")), clientFrame(ws.OpText, "key"),
+		fragment(true, ws.OpContinuation, " 2"), compressedFrame(true, ws.OpText, deflated(f, "noise, more noise")), clientFrame(ws.OpText, "key"),
 		clientFrame(ws.OpText, "noise 3"), clientFrame(ws.OpBinary, string(make([]byte, 4097))), clientFrame(ws.OpText, "noise 4"),
 		clientFrame(ws.OpClose, "\x03\xe8"), clientFrame(ws.OpText, "late"),
 	}, nil)

@@ -44,10 +44,6 @@ func (s *scanner) atBoundary() bool {
 	return !s.lost && s.got == 0 && s.left == 0
 }
 
-// betweenMessages reports whether a data frame may be put before the next byte;
-// a control frame may be put before any frame.
-func (s *scanner) betweenMessages() bool { return s.atBoundary() && !s.within }
-
 // scan goes on through p. It returns the offset of the first byte that counts,
 // len(p) if none does, and the last frame boundary in p, -1 if there is none.
 // The boundary may be 0: then p began at one, and no frame ended in it.

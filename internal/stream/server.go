@@ -142,7 +142,7 @@ func (b *Body) inject(ctx context.Context, frame []byte, data bool) bool {
 	}
 	defer func() { <-b.out }()
 	b.mu.Lock()
-	fits := b.server.atBoundary() && !b.server.closed && b.phase.Load() == phaseOpen && !(data && b.server.within)
+	fits := b.server.atBoundary() && !b.server.closed && b.phase.Load() == phaseOpen && (!data || !b.server.within)
 	b.mu.Unlock()
 	if !fits || b.to == nil {
 		return false

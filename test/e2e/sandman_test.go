@@ -30,6 +30,7 @@ type options struct {
 
 	etcd      string // SANDMAN_ETCD
 	failpoint string // the mark at which it dies, see internal/failpoint
+	godebug   string // GODEBUG
 
 	caddyfile *strings.Replacer // what is another in the repository's Caddyfile
 }
@@ -121,6 +122,9 @@ func (s *sandman) environment(o options) map[string]string {
 	}
 	if o.failpoint != "" {
 		env["SANDMAN_FAILPOINT"] = o.failpoint
+	}
+	if o.godebug != "" {
+		env["GODEBUG"] = o.godebug
 	}
 	if !hasIPv6Loopback() {
 		env["SANDMAN_BIND"] = "127.0.0.1"
