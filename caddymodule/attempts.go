@@ -12,6 +12,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/engine"
+	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/stream"
 )
 
@@ -194,12 +195,21 @@ func repeatable(r *http.Request) bool {
 	return r.Header.Get("Idempotency-Key") != ""
 }
 
-// probed answers a health check without waking.
+// probed answers what neither counts nor wakes.
 func (a *attempts) probed(res *http.Response, err error) (*http.Response, error) {
-	if res != nil || err == nil || !errors.Is(err, errAsleep) && !errors.Is(err, errClosed) {
+	if res != nil || err == nil {
 		return res, err
 	}
 	w := &answer{header: make(http.Header)}
-	e2b.WriteSandboxNotFound(w, a.request, a.target.SandboxID)
+	switch {
+	case a.noise != "" && a.engine.State(a.target.SandboxID) != session.Running:
+		return nil, a.isNoise() // a pause has overtaken it
+	case a.noise != "" && errors.Is(err, errClosed):
+		e2b.WritePortClosed(w, a.request, a.target.SandboxID, a.target.Port)
+	case a.noise == "" && (errors.Is(err, errAsleep) || errors.Is(err, errClosed)):
+		e2b.WriteSandboxNotFound(w, a.request, a.target.SandboxID)
+	default:
+		return nil, err
+	}
 	return w.response(a.request), nil
 }

@@ -31,6 +31,8 @@ type flight struct {
 	counting *counting
 	conn     net.Conn // an upgrade's to the sandbox, nil before there is one
 	probes   bool     // neither counts nor wakes
+	noise    string   // by which rule or preset, "" if it is none
+	reopens  bool     // it opens again what was open at the pause, though it is no handshake
 }
 
 // flightVar is the request variable under which the transport finds the

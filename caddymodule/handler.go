@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
-	"github.com/sandman-proxy/sandman/internal/noise"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -62,6 +61,22 @@ type Handler struct {
 	// Default: 2s.
 	PageAfter caddy.Duration `json:"page_after,omitempty"`
 
+	// Whose messages in a WebSocket count, but for noise: `client`, `both`, or
+	// `none`, where open WebSockets keep nothing awake. `both` lets a program that
+	// prints keep its sandbox awake though nobody looks. Default: `client`.
+	Count string `json:"count,omitempty"`
+
+	// Which apps' noise is known without a rule, or `none`. Presets only take effect
+	// where an app shows itself by its paths, protocols or messages. Default: all
+	// that there are: `browser`, `jupyter`, `next`, `shellinabox`, `socket.io`,
+	// `vite`, `vscode`, `webpack`, `xterm`.
+	Presets []string `json:"presets,omitempty"`
+
+	// What else no person sends. Such a request is forwarded to a sandbox that runs,
+	// without keeping it awake, and answered with 503 else; such a message reaches
+	// the app, after the next wake if it came while the sandbox slept.
+	Noise []NoiseRule `json:"noise,omitempty"`
+
 	policy   wake.Policy
 	counting *counting
 	app      *App
@@ -86,7 +101,7 @@ func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	if h.PageAfter == 0 {
 		h.PageAfter = caddy.Duration(DefaultPageAfter)
 	}
-	if h.counting, err = newCounting(noise.Config{}, ""); err != nil {
+	if err := h.provisionCounting(ctx); err != nil {
 		return err
 	}
 	h.app, err = appOf(ctx)
@@ -132,6 +147,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	replacerOf(r).Map(f.placeholder)
 	if isProbe(r, target) {
 		return f.probe(w, r, next)
+	}
+	if rule, ok := h.counting.noise.Request(r); ok {
+		if f.reopens = f.isReopening(); !f.reopens {
+			return f.serveNoise(w, r, next, rule)
+		}
 	}
 	return f.serve(w, r, next)
 }

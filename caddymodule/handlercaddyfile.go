@@ -27,6 +27,20 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //		wake            any|intent|manual
 //		reconnect_wakes <count>
 //		page_after      <duration>
+//		count           client|both|none
+//		presets         <name...>|none
+//		noise [<name>] {
+//			path    <path>
+//			methods <method...>
+//			match {
+//				...
+//			}
+//			opcode  text|binary
+//			length  <bytes>|<from>-<to>
+//			prefix  <text>|<0xhex>
+//			payload <text>|<0xhex>
+//			names   <name...>
+//		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
@@ -36,7 +50,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		option := d.Val()
-		if seen[option] {
+		if seen[option] && option != "noise" {
 			return d.Errf("%s already specified", option)
 		}
 		seen[option] = true
@@ -56,6 +70,12 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		return countArg(d, h.ReconnectWakes)
 	case "page_after":
 		return durationArg(d, &h.PageAfter)
+	case "count":
+		return wordArg(d, &h.Count, "client", "both", "none")
+	case "presets":
+		return h.unmarshalPresets(d)
+	case "noise":
+		return h.unmarshalNoise(d)
 	}
 	return d.Errf("unrecognized option %s", option)
 }

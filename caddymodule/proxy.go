@@ -26,6 +26,20 @@ func init() {
 //		wake            any|intent|manual
 //		reconnect_wakes <count>
 //		page_after      <duration>
+//		count           client|both|none
+//		presets         <name...>|none
+//		noise [<name>] {
+//			path    <path>
+//			methods <method...>
+//			match {
+//				...
+//			}
+//			opcode  text|binary
+//			length  <bytes>|<from>-<to>
+//			prefix  <text>|<0xhex>
+//			payload <text>|<0xhex>
+//			names   <name...>
+//		}
 //	}
 //
 // The options are the gate's. The JSON that it makes is a route of two handlers, the gate and Caddy's own

@@ -16,10 +16,17 @@ import (
 // sandbox wakes.
 const DefaultPageAfter = 2 * time.Second
 
+func (f *flight) asker() wake.Asker {
+	if f.reopens {
+		return wake.PageSocket
+	}
+	return wake.AskerOf(f.arrived)
+}
+
 // cause is why the request wakes the sandbox, and whether it may. Most wake
 // none.
 func (f *flight) cause() wake.Cause {
-	r, asker := f.arrived, wake.AskerOf(f.arrived)
+	r, asker := f.arrived, f.asker()
 	return wake.Cause{
 		Reason: "request: " + r.Method + " " + shortened(r.URL.Path), Kind: "request", Hold: holdOf(f.target),
 		Reconnect: asker.Reconnects(), May: f.gate.policy.For(asker),
@@ -50,13 +57,15 @@ const pongWithin = 2 * time.Second
 // does not answer is closed: the laptop has slept, or changed its network.
 func (f *flight) stillOpen(ctx context.Context) bool {
 	s := f.engine.Session(f.target.SandboxID)
-	if wake.AskerOf(f.arrived) != wake.PageSocket || s == nil || s.State != session.Paused && s.State != session.Pausing ||
+	if f.asker() != wake.PageSocket || s == nil || s.State != session.Paused && s.State != session.Pausing ||
 		f.gate.policy.Of(s.Record) != wake.WakeIntent {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, pongWithin)
 	defer cancel()
-	parked := f.engine.Streams().Parked(f.target.SandboxID, f.page())
+	page := f.page()
+	page.Key = f.counting.noise.Stream(f.arrived, "").Key()
+	parked := f.engine.Streams().Parked(f.target.SandboxID, page)
 	alive := make(chan bool, len(parked))
 	for _, p := range parked {
 		go func() { alive <- answers(ctx, p) }()
@@ -71,7 +80,9 @@ func (f *flight) stillOpen(ctx context.Context) bool {
 
 // answers tells whether a parked stream's client is still there.
 func answers(ctx context.Context, s engine.Stream) bool {
-	pinger, ok := s.(interface{ Ping(ctx context.Context) error })
+	pinger, ok := s.(interface {
+		Ping(ctx context.Context) error
+	})
 	if !ok {
 		return false
 	}
@@ -85,7 +96,7 @@ func answers(ctx context.Context, s engine.Stream) bool {
 // showsPage tells whether a person sees what is answered, and may be shown a
 // page that opens the address again by itself: a form's data would be lost.
 func (f *flight) showsPage() bool {
-	return f.arrived.Method == http.MethodGet && wake.AskerOf(f.arrived).ShowsPages()
+	return f.arrived.Method == http.MethodGet && f.asker().ShowsPages()
 }
 
 // mayShow tells whether the page could tell when the sandbox runs. One that runs

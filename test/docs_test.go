@@ -206,6 +206,8 @@ func kindOf(e ast.Expr) string {
 		return "list of strings"
 	case "[]json.RawMessage":
 		return "list of modules"
+	case "caddyhttp.RawMatcherSets":
+		return "list of matcher sets"
 	case "reverseproxy.HTTPTransport":
 		return "Caddy's `http` transport"
 	default:

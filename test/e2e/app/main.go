@@ -74,6 +74,10 @@ func main() {
 	mux.HandleFunc("GET /events", events)
 	mux.HandleFunc("GET /file", a.download)
 	mux.HandleFunc("GET /ws", socket)
+	gate := &gate{opened: make(chan struct{})}
+	mux.HandleFunc("GET /gate", gate.wait)
+	mux.HandleFunc("GET /waiting", gate.count)
+	mux.HandleFunc("GET /open", gate.open)
 	port := os.Getenv("PORT")
 	if port == "" {
 		port = "8080"
@@ -217,3 +221,26 @@ func checksum(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// gate holds requests until it is opened, for good.
+type gate struct {
+	waiting atomic.Int64
+	once    sync.Once
+	opened  chan struct{}
+}
+
+func (g *gate) wait(w http.ResponseWriter, r *http.Request) {
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
+	select {
+	case <-g.opened:
+		_, _ = io.WriteString(w, "open")
+	case <-r.Context().Done():
+	}
+}
+
+func (g *gate) count(w http.ResponseWriter, _ *http.Request) {
+	_, _ = fmt.Fprint(w, g.waiting.Load())
+}
+
+func (g *gate) open(http.ResponseWriter, *http.Request) { g.once.Do(func() { close(g.opened) }) }
