@@ -382,3 +382,16 @@ func TestHead_isGetWithoutBody(t *testing.T) {
 		t.Errorf("%v, %v", res, err)
 	}
 }
+
+func TestStatus_tellsWhoAsks(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, newMemory(), zap.NewNop())
+	for secret, want := range map[string]string{
+		viewer: `"token":{"name":"eye","role":"viewer"}`,
+		alice:  `"role":"admin","owner":"alice"}`,
+	} {
+		if a := c.call(t, secret, "GET", "/api/v1/status", ""); !strings.Contains(a.body, want) || strings.Contains(a.body, secret) {
+			t.Errorf("the status says %s, wanted %s", a.body, want)
+		}
+	}
+}

@@ -12,9 +12,18 @@ type statusOutput struct {
 }
 
 type statusBody struct {
-	Summary string `json:"status" enum:"ok,degraded" doc:"degraded: something of what follows does not work."`
-	Version string `json:"version" doc:"Sandman's own."`
+	Summary string  `json:"status" enum:"ok,degraded" doc:"degraded: something of what follows does not work."`
+	Version string  `json:"version" doc:"Sandman's own."`
+	Token   bearing `json:"token" doc:"The token that asks."`
 	Status
+}
+
+// bearing is what a token's bearer may know of it, so that programs can offer
+// only what it may do.
+type bearing struct {
+	Name  string `json:"name" doc:"As in the configuration."`
+	Role  Role   `json:"role" enum:"viewer,operator,admin" doc:"What it may do."`
+	Owner string `json:"owner,omitempty" doc:"The only owner whose sandboxes it sees. Absent: it sees all."`
 }
 
 func (s *server) addStatus() {
@@ -26,7 +35,7 @@ func (s *server) addStatus() {
 }
 
 func (s *server) status(ctx context.Context, who Token, _ *struct{}) (*statusOutput, error) {
-	body := statusBody{Summary: "ok", Version: s.Version, Status: s.Reader.Status(ctx)}
+	body := statusBody{Summary: "ok", Version: s.Version, Token: bearing{who.Name, who.Role, who.Owner}, Status: s.Reader.Status(ctx)}
 	if !body.healthy() {
 		body.Summary = "degraded"
 	}
