@@ -4,8 +4,8 @@
 #   test/run.sh                  every stage, in this order
 #   test/run.sh vet unit         these stages
 #
-# Needs Go, git, a C compiler (for the race detector) and Chromium (both are installed by apt where they
-# are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the
+# Needs Go, git, a C compiler (for the race detector), Chromium and Debian's python3-autobahn (all three are
+# installed by apt where they are missing; CHROMIUM names another one) and node 20.18.1 or newer. A failed stage doesn't stop the
 # next one; a test that was skipped fails its stage.
 # The last lines are the time each stage took of its limit, the processor time among it (which tells a
 # busy machine from a slow stage), and the tests that passed and failed.
@@ -48,6 +48,9 @@ stage_tools() {
 	if [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
 		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium
 	fi
+	/usr/bin/python3 -c 'import autobahn.asyncio.websocket' 2>/dev/null || {
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-autobahn
+	}
 }
 
 stage_mod() {
