@@ -66,6 +66,10 @@ func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 		lock.Close()
 		return nil, err
 	}
+	if err := checkSpace(cfg.Dir); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("starting etcd on %q: %w", cfg.Dir, err)
+	}
 	e := &Embedded{dir: cfg.Dir, lock: lock, log: newServerLog(cfg.Logger)}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

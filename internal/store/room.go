@@ -12,6 +12,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,34 @@ const (
 	// a disk that fills within a second is noticed, and while it is full
 	reserve = 16 << 20
 )
+
+// checkSpace looks whether etcd can start: it allocates two files of its log,
+// where they are not there from before, and dies if it can't.
+func checkSpace(dir string) error {
+	logs := filepath.Join(dir, etcdDir, "member", "wal")
+	var needs int64
+	if there, _ := filepath.Glob(filepath.Join(logs, "*.wal")); len(there) == 0 {
+		needs += leastFree + reserve
+	}
+	first, second := filepath.Join(logs, "0.tmp"), filepath.Join(logs, "1.tmp")
+	if !isLogFile(first) && isLogFile(second) {
+		_ = os.Rename(second, first) // which it begins with
+	}
+	if !isLogFile(first) {
+		needs += leastFree
+	}
+	free, err := freeBytes(dir)
+	if err == nil && free < needs {
+		return fmt.Errorf("its disk has %d MB left, and it needs %d to start: free some", free>>20, needs>>20)
+	}
+	return nil
+}
+
+// isLogFile tells whether a file was allocated as a whole: only then has it its size.
+func isLogFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() >= wal.SegmentSizeBytes
+}
 
 // room sees to the space that an embedded server has.
 type room struct {
@@ -115,12 +144,8 @@ func (r *room) look(ctx context.Context) error {
 // note keeps what is the matter, and says it once.
 func (r *room) note(short error) {
 	trouble := short
-	switch {
-	case short == nil && r.e.full():
+	if short == nil && r.e.full() {
 		trouble = r.overQuota()
-	case short == nil && r.e.log.lacksLog():
-		trouble = fmt.Errorf("the embedded etcd in %q could not allocate the next file of its log (%d MB) when its disk was full: "+
-			"restart Sandman before it needs it", r.e.dir, leastFree>>20)
 	}
 	r.mu.Lock()
 	before := r.trouble

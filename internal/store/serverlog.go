@@ -22,7 +22,6 @@ type serverLog struct {
 	running bool
 	hushed  bool
 	worst   string // the last error logged before it ran: better than "exit"
-	noLog   bool   // it could not allocate the next file of its log
 	why     error  // what it died of
 }
 
@@ -75,14 +74,6 @@ func (l *serverLog) cause() error {
 	return l.why
 }
 
-// lacksLog tells that the server will die when the present file of its log is
-// full: a failure to allocate the next one is kept until then.
-func (l *serverLog) lacksLog() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.noLog
-}
-
 func (l *serverLog) started() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,14 +93,8 @@ func (l *serverLog) passes(e zapcore.Entry, fields []zapcore.Field) bool {
 	if !l.running && e.Level >= zapcore.ErrorLevel {
 		l.worst = withErrors(e.Message, fields)
 	}
-	if strings.HasPrefix(e.Message, logNotAllocated) {
-		l.noLog = true
-	}
 	return !l.hushed
 }
-
-// logNotAllocated is how etcd's message of it begins.
-const logNotAllocated = "failed to preallocate space when creating a new WAL"
 
 func withErrors(message string, fields []zapcore.Field) string {
 	for _, f := range fields {

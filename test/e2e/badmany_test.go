@@ -15,7 +15,7 @@ import (
 )
 
 // many is how many sandboxes the host of TestBadDay_aHostOfMany has. SANDMAN_E2E_MANY can make it
-// 100000, for which it takes about ten minutes:
+// 100000, for which it takes up to twenty minutes on two cores:
 //
 //	SANDMAN_E2E_MANY=100000 go test -run TestBadDay_aHostOfMany -timeout 30m -v ./test/e2e
 func many(t *testing.T) int {
