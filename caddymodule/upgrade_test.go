@@ -35,7 +35,7 @@ func TestInflatable_asksTheClientForNoContext(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			// reverse_proxy spells the request's as RFC 6455 does
-			request, answer := http.Header{"Sec-WebSocket-Extensions": tt.offered}, http.Header{} //nolint:canonicalheader // so it does
+			request, answer := http.Header{"Sec-WebSocket-Extensions": tt.offered}, http.Header{}
 			for _, line := range tt.chosen {
 				answer.Add("Sec-WebSocket-Extensions", line)
 			}
