@@ -14,6 +14,14 @@
 //	client <── bytes ── proxy <── Read ─── Body <── upstream
 //	                                        │ a close frame, at a frame boundary
 //
-// Payloads are neither copied, changed nor delayed: only the headers of frames
-// are looked at, wherever the reads and writes happen to cut them.
+// The bytes that are forwarded are the client's own. While a stream counts they
+// go on as they come, and its messages are read beside that, up to 4 KiB each:
+//
+//	live      everything goes on at once
+//	dormant   a message is held until it is judged: what counts goes through Count
+//	          first, noise and control frames go on
+//	parked    nothing goes on: pings are answered, noise is kept for later, what
+//	          counts goes through Count, which ends the parking
+//	severed   parked, and the upstream's connection has gone: closed with 1012
+//	          once the parking ends
 package stream
