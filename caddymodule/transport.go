@@ -142,7 +142,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	a.awaitSent()
 	f.visit.Answer()
-	res.Body = stream.NewMeter(res.Body, f.bump, func() {})
+	f.meterAnswer(res)
 	return res, nil
 }
 

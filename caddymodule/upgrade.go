@@ -113,7 +113,9 @@ func (f *flight) recount(ctx context.Context) error {
 	if f.visit.Bump() {
 		return nil
 	}
-	return f.ensure(ctx, wake.Cause{Reason: "message on an open stream", Kind: "stream"})
+	err := f.ensure(ctx, wake.Cause{Reason: "message on an open stream", Kind: "stream", May: f.gate.policy.For(wake.Message)})
+	f.note(err)
+	return err
 }
 
 // idleTimeout is the sandbox's own.

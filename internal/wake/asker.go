@@ -40,6 +40,9 @@ const (
 	// WorkerScript is a service worker's script, which a browser loads again by
 	// itself.
 	WorkerScript
+	// Message is no request, but what came on a stream that was open at the pause,
+	// and no rule calls noise.
+	Message
 )
 
 func (a Asker) String() string {
@@ -48,7 +51,7 @@ func (a Asker) String() string {
 		Navigation: "navigation", Reload: "scripted reload", PageRequest: "page's request",
 		PageSocket: "page's WebSocket", EventSource: "EventSource",
 		Prefetch: "prefetch", Favicon: "favicon", CrossSite: "cross-site request", Bot: "bot",
-		WorkerScript: "service worker's script",
+		WorkerScript: "service worker's script", Message: "message on an open stream",
 	}[a]
 }
 

@@ -12,13 +12,13 @@ import (
 
 var (
 	askers = []wake.Asker{
-		wake.Program, wake.ProgramSocket, wake.Navigation, wake.PageRequest,
+		wake.Program, wake.ProgramSocket, wake.Navigation, wake.PageRequest, wake.Message,
 		wake.Reload, wake.PageSocket, wake.EventSource,
 		wake.Prefetch, wake.Favicon, wake.CrossSite, wake.Bot, wake.WorkerScript,
 	}
-	intended   = askers[:4]
-	reconnects = askers[4:7]
-	unintended = askers[7:]
+	intended   = askers[:5]
+	reconnects = askers[5:8]
+	unintended = askers[8:]
 )
 
 // requireMay fails the test where one of these may not wake the sandbox, or

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -176,6 +177,52 @@ func (s *sandman) requireRefusedReconnects(t *testing.T, id string, wakes int) {
 	s.requireAsleep(t, id, wakes)
 }
 
+// A forgotten page of server-sent events, on a host that cuts it off at each pause, comes again every
+// few seconds: it may wake the sandbox as often as other pages that were open, and no more.
+func TestIntent_anEventSourceThatIsCutHasABudget(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{host: startSandboxd(t, "cut_connections").url, idle: 3 * time.Second, caddyfile: with("reconnect_wakes 1")})
+	id, _ := s.startAppIn(t)
+	done, stop := context.WithCancel(t.Context())
+	defer stop()
+	page := make(chan struct{})
+	go func() {
+		defer close(page)
+		for done.Err() == nil {
+			s.readEvents(done, t, id)
+			select {
+			case <-done.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	eventually(t, 30*time.Second, "a wake by the page, and a refusal", func() bool {
+		var why struct{ Refused []struct{ Reason string } }
+		s.call(t, http.MethodGet, "/sandboxes/"+id+"/why", "").decode(t, &why)
+		return len(why.Refused) > 0 && why.Refused[0].Reason == "reconnect-budget"
+	})
+	s.requireAsleep(t, id, 1)
+	if n := s.reconnectWakes(t, id); n != 1 {
+		t.Errorf("%d reconnects are counted", n)
+	}
+	stop()
+	<-page
+}
+
+// readEvents reads events until they end.
+func (s *sandman) readEvents(ctx context.Context, t *testing.T, id string) {
+	t.Helper()
+	res, err := s.http.Do(s.asks(t, id, http.MethodGet, "/events?every=0", events).WithContext(ctx))
+	if err != nil {
+		return // it was dropped, as it is to be
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("an EventSource was answered %d, which ends it for good", res.StatusCode)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+}
+
 // A page that opens a second connection beside a silent one is only nervous: as long as the first
 // is there, the second costs nothing. If it is not, the page has come back.
 func TestIntent_aHandshakeBesideALivingStreamIsNoReconnect(t *testing.T) {
@@ -241,7 +288,15 @@ func TestIntent_manualWakesByHandOnly(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{caddyfile: with("wake manual")})
 	id, before := s.startAppIn(t)
+	c := s.dial(t, id)
+	requireEcho(t, c, "open")
 	s.pause(t, id)
+	if err := c.Write(t.Context(), websocket.MessageText, []byte("good morning")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusTryAgainLater {
+		t.Errorf("a message that may not wake ended with %v, wanted status 1013", err)
+	}
 	p := requireProblem(t, s.mustDo(t, s.asks(t, id, http.MethodGet, "/state", nil)), http.StatusServiceUnavailable)
 	if !strings.Contains(p.Detail, "by hand") {
 		t.Errorf("a program is told %q", p.Detail)
@@ -343,88 +398,4 @@ func TestWellKnown_isSandmansOwn(t *testing.T) {
 		requireProblem(t, s.mustDo(t, s.asks(t, id, http.MethodGet, path, nil)), status)
 	}
 	requireProblem(t, s.mustDo(t, s.request(t.Context(), http.MethodGet, "iunknownunknown", appPort, "/.well-known/sandman/state", nil)), http.StatusNotFound)
-}
-
-// What no person sends neither keeps a sandbox awake nor wakes it, and reaches it while it runs.
-func TestNoise_requestsNeitherCountNorWake(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name, faults string
-	}{{"on the local host", ""}, {"on a host that cuts connections", "cut_connections"}} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			o := options{idle: 3 * time.Second, caddyfile: with("noise poll {", "match {", "path /state", "header X-Poll *", "}", "}")}
-			if test.faults != "" {
-				o.host = startSandboxd(t, test.faults).url
-			}
-			s := start(t, o)
-			id, _ := s.startAppIn(t)
-			poll := func(path string) answer {
-				return s.mustDo(t, s.asks(t, id, http.MethodGet, path, headers{"X-Poll": "1"}))
-			}
-			poll("/state").require(t, http.StatusOK)
-			lastUse := time.Now()
-			s.mustAsk(t, id)
-			polls := 0
-			eventually(t, s.idle+late, "a sandbox that sleeps under polls", func() bool {
-				a := poll("/state")
-				if polls++; a.status != http.StatusOK && a.status != http.StatusServiceUnavailable {
-					t.Errorf("a poll: %s", a)
-				}
-				time.Sleep(200 * time.Millisecond)
-				return s.record(t, id).State == "PAUSED"
-			})
-			if early := s.idle - time.Since(lastUse); early > 0 || polls < 3 {
-				t.Errorf("it fell asleep %s early, after %d polls", early, polls)
-			}
-			requireProblem(t, poll("/state"), http.StatusServiceUnavailable)
-			s.requireAsleep(t, id, 0)
-			poll("/file").require(t, http.StatusOK) // another path wakes it
-		})
-	}
-}
-
-// A request that is noise and waits for its answer holds up no pause, and fails in no loud way.
-func TestNoise_isOvertakenByAPause(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name, faults string
-		status       int // of the poll that is overtaken
-	}{{"on the local host", "", http.StatusOK}, {"on a host that cuts connections", "cut_connections", http.StatusServiceUnavailable}} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			o := options{caddyfile: with("noise {", "path /gate", "}")}
-			if test.faults != "" {
-				o.host = startSandboxd(t, test.faults).url
-			}
-			s := start(t, o)
-			id, _ := s.startAppIn(t)
-			got := make(chan result, 1)
-			slow := s.asks(t, id, http.MethodGet, "/gate", nil)
-			go func() {
-				a, err := s.do(slow)
-				got <- result{a, err}
-			}()
-			eventually(t, late, "a poll at the app", func() bool { return s.mustAskFor(t, id, "/waiting") == "1" })
-			s.pause(t, id) // is refused while a request is in flight that counts
-			if test.status == http.StatusOK {
-				s.mustAskFor(t, id, "/open")
-			}
-			select {
-			case r := <-got:
-				if r.err != nil || r.answer.status != test.status {
-					t.Errorf("the poll that was overtaken: %v, %s", r.err, r.answer)
-				}
-			case <-time.After(10 * time.Second):
-				t.Error("the poll that was overtaken was never answered")
-			}
-		})
-	}
-}
-
-func (s *sandman) mustAskFor(t *testing.T, id, path string) string {
-	t.Helper()
-	a := s.mustDo(t, s.asks(t, id, http.MethodGet, path, nil))
-	a.require(t, http.StatusOK)
-	return a.body
 }

@@ -1,0 +1,70 @@
+package caddymodule
+
+import (
+	"mime"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/sandman-proxy/sandman/internal/engine"
+	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/stream"
+)
+
+// eventStream is an answer of server-sent events, which lasts as long as the page
+// that reads it. The record of a pause tells that it was open, so that the
+// EventSource's reconnects are known for what they are.
+type eventStream struct {
+	*stream.Meter
+	flight *flight
+	info   session.Stream // but for what changes
+	last   atomic.Int64   // Unix time in ns of the last bytes
+}
+
+// meterAnswer has what moves in an answer counted.
+func (f *flight) meterAnswer(res *http.Response) {
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if kind != "text/event-stream" {
+		res.Body = stream.NewMeter(res.Body, f.bump, func() {})
+		return
+	}
+	s := &eventStream{flight: f, info: session.Stream{Kind: "events", Path: shortened(f.arrived.URL.Path), Since: time.Now().UTC()}}
+	s.last.Store(s.info.Since.UnixNano())
+	s.Meter = stream.NewMeter(res.Body, s.bump, func() { f.engine.Streams().Remove(f.target.SandboxID, s) })
+	f.engine.Streams().Add(f.target.SandboxID, s, f.page())
+	res.Body = s
+}
+
+func (s *eventStream) bump() {
+	s.last.Store(time.Now().UnixNano())
+	s.flight.bump()
+}
+
+// Park implements engine.Stream. Nothing goes to the sandbox that could be kept
+// from it.
+func (s *eventStream) Park() {}
+
+// Unpark implements engine.Stream.
+func (s *eventStream) Unpark() {}
+
+// Info implements engine.Stream.
+func (s *eventStream) Info() session.Stream {
+	info := s.info
+	info.LastCounted = time.Unix(0, s.last.Load()).UTC()
+	switch {
+	case s.flight.engine.State(s.flight.target.SandboxID) != session.Running:
+		info.State = session.StreamParked
+	case s.flight.visit.Counting():
+		info.State = session.StreamActive
+	default:
+		info.State = session.StreamDormant
+	}
+	return info
+}
+
+// CloseWith implements engine.Stream. The answer breaks off, over which an
+// EventSource comes again.
+func (s *eventStream) CloseWith(uint16, string) { _ = s.Close() }
+
+// Interface guard
+var _ engine.Stream = (*eventStream)(nil)
