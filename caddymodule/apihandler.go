@@ -34,7 +34,9 @@ func (API) CaddyModule() caddy.ModuleInfo {
 // Provision sets up a.
 func (a *API) Provision(ctx caddy.Context) error {
 	return a.provision(ctx, func(app *App, e *runningEngine) (http.Handler, error) {
-		return api.New(api.Config{Version: version(), Reader: e, Actor: e, Tokens: app.tokens, Log: app.logger.Named("api")})
+		return api.New(api.Config{
+			Version: version(), Reader: e, Actor: e, Tokens: app.tokens, Ending: app.serving, Log: app.logger.Named("api"),
+		})
 	})
 }
 

@@ -115,7 +115,11 @@ type App struct {
 	started  chan struct{} // closed once running is set
 	demo     bool          // the demo sandbox is in our care
 	ctx      caddy.Context // for other apps, and events
-	logger   *zap.Logger
+
+	serving     context.Context // ends when this configuration, or the process, is about to end
+	stopServing context.CancelFunc
+
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -130,6 +134,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.started = make(chan struct{})
+	a.serving, a.stopServing = context.WithCancel(ctx)
 	a.defaults()
 	if err := makeDataFolder(a.Data); err != nil {
 		return err
@@ -240,6 +245,7 @@ func (a *App) Stop() error {
 	if a.poolKey == "" {
 		return nil
 	}
+	a.stopServing()
 	a.stopDemo()
 	key := a.poolKey
 	a.poolKey = ""

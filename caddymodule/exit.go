@@ -19,7 +19,7 @@ import (
 
 // The end of the process, in order:
 //
-//	"stopping"   leadership goes; WebSockets get their 1001, one after the other
+//	"stopping"   streams of events end; leadership goes; WebSockets get their 1001, one after the other
 //	             within the grace period
 //	App.Stop     Caddy stops its apps, in no order; the http app gives what is
 //	             being answered its grace period, and the engines serve on
@@ -77,8 +77,11 @@ func (a *App) watchStopping(ctx caddy.Context) error {
 
 type stopping struct{ app *App }
 
-// Handle implements caddyevents.Handler.
+// Handle implements caddyevents.Handler. Streams of events end with their
+// configuration, whose tokens may not be the next one's: their clients come
+// again, and miss nothing.
 func (s stopping) Handle(context.Context, caddy.Event) error {
+	s.app.stopServing()
 	if caddy.Exiting() {
 		open.leave(s.app.gracePeriod())
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,7 +37,10 @@ type Config struct {
 	Reader  Reader
 	Actor   Actor
 	Tokens  []Token
-	Log     *zap.Logger
+	// Ending ends the streams of events, whose clients come again: it is done
+	// when this API is about to end. nil: never.
+	Ending context.Context
+	Log    *zap.Logger
 }
 
 type server struct {
@@ -57,6 +61,8 @@ func New(cfg Config) (http.Handler, error) {
 	s.addStatus()
 	s.addSandboxes()
 	s.addWhy()
+	s.addEvents()
+	s.addBadge()
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {
 		return nil, fmt.Errorf("rendering the OpenAPI file: %w", err)
@@ -168,18 +174,56 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 			with("WWW-Authenticate", realm).write(w)
 		return
 	}
-	token, ok := find(s.Tokens, secret)
-	if !ok {
-		newProblem(http.StatusUnauthorized, "unauthorized", "This token is none of Sandman's. Check it, and the configuration's tokens.").
+	token, err := s.bearerOf(r.Context(), secret)
+	if problem := new(Problem); errors.As(err, &problem) {
+		problem.write(w)
+		return
+	}
+	if err != nil {
+		newProblem(http.StatusUnauthorized, "unauthorized", sentence(err)+" Check it, and the configuration's tokens.").
 			with("WWW-Authenticate", realm+`, error="invalid_token"`).write(w)
 		return
 	}
-	if role := roleOf(ctx.Operation()); token.Role.rank() < role.rank() {
-		newProblem(http.StatusForbidden, "forbidden", fmt.Sprintf("This takes the role %s, and the token %q is a %s's.", role, token.Name, token.Role)).
+	if why := token.mayNot(ctx.Operation()); why != "" {
+		newProblem(http.StatusForbidden, "forbidden", why).
 			with("WWW-Authenticate", realm+`, error="insufficient_scope"`).write(w)
 		return
 	}
 	next(huma.WithValue(ctx, tokenKey{}, token))
+}
+
+var errNoToken = errors.New("this token is none of Sandman's")
+
+// bearerOf gives whom a secret stands for. A [Problem] says that this can't be
+// told now.
+func (s *server) bearerOf(ctx context.Context, secret string) (Token, error) {
+	if token, ok := find(s.Tokens, secret); ok {
+		return token, nil
+	}
+	if strings.HasPrefix(secret, badgePrefix) {
+		return s.badgeToken(ctx, secret)
+	}
+	return Token{}, errNoToken
+}
+
+// mayNot says why a bearer may not use an operation; "" if it may.
+func (t Token) mayNot(op *huma.Operation) string {
+	role := roleOf(op)
+	switch needs := badgeNeeds(op); {
+	case t.badge != nil && needs == "":
+		return "A badge token is for one sandbox's badge, which has no use for this."
+	case t.badge != nil && !t.badge.may(needs):
+		return fmt.Sprintf("This badge token was not made for this: it takes %q in may.", needs)
+	case t.badge == nil && t.Role.rank() < role.rank():
+		return fmt.Sprintf("This takes the role %s, and the token %q is a %s's.", role, t.Name, t.Role)
+	}
+	return ""
+}
+
+// sentence makes an error's text one.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // response describes an answer that huma does not know of.
@@ -196,6 +240,9 @@ func add[I, O any](s *server, role Role, op huma.Operation, handle func(context.
 	op.Security = []map[string][]string{{scheme: {string(role)}}}
 	op.MaxBodyBytes, op.BodyReadTimeout = maxBody, bodyWithin
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	if needs := badgeNeeds(&op); needs != "" {
+		op.Extensions = map[string]any{badgeExtension: needs}
+	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}

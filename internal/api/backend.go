@@ -19,6 +19,16 @@ type Sandbox struct {
 	ActivityKind string     `json:"activityKind"`
 	PauseAt      *time.Time `json:"pauseAt"`      // nil: something keeps it awake, or it does not run
 	AwakeBecause []string   `json:"awakeBecause"` // in words, empty where nothing does
+
+	Holds       []session.Hold `json:"holds"` // that keep it awake
+	OpenStreams OpenStreams    `json:"openStreams"`
+}
+
+// OpenStreams counts the long connections of a sandbox, through all proxies.
+type OpenStreams struct {
+	Active  int `json:"active" doc:"They keep the sandbox awake."`
+	Dormant int `json:"dormant" doc:"They don't: they have carried nothing that counts for the idle timeout."`
+	Parked  int `json:"parked" doc:"They wait for the sandbox, which sleeps."`
 }
 
 // Filter says which sandboxes a list holds. Empty fields don't filter.
@@ -66,6 +76,13 @@ type Reader interface {
 	OpenStreams(ctx context.Context, id string) ([]NodeTraffic, error)
 	// Why explains a sandbox's state.
 	Why(ctx context.Context, id string) (Why, error)
+	// Watch begins to tell of the changes of the sandboxes that match, those
+	// after a revision where it is resumed. A filter for one sandbox begins with
+	// how that is, unless it is resumed.
+	Watch(ctx context.Context, f EventFilter, after int64, resumed bool) (Events, error)
+	// BadgeKey gives the key that badge tokens are signed with, the same at every
+	// proxy.
+	BadgeKey(ctx context.Context) ([]byte, error)
 	// Status never fails: what is out of reach is part of the answer.
 	Status(ctx context.Context) Status
 }

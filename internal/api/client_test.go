@@ -65,7 +65,14 @@ type client struct {
 
 func newClient(t testing.TB, m *memory, log *zap.Logger) *client {
 	t.Helper()
-	h, err := api.New(api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: log})
+	return configured(t, m, func(cfg *api.Config) { cfg.Log = log })
+}
+
+func configured(t testing.TB, m *memory, change func(*api.Config)) *client {
+	t.Helper()
+	cfg := api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: zap.NewNop()}
+	change(&cfg)
+	h, err := api.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,10 @@ type memory struct {
 	traffic  []api.NodeTraffic
 	why      api.Why
 	work     func(context.Context) error // what a create waits for
+	badgeKey []byte
+	events   chan []api.Event // what streams tell; nil: what there is, and no more
+	watched  api.EventFilter
+	resumed  int64 // where the last stream was resumed; -1: it was not
 }
 
 var day = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -36,6 +41,8 @@ func newMemory() *memory {
 	return &memory{
 		records: map[string]api.Sandbox{},
 		atHost:  map[string]string{},
+
+		badgeKey: []byte("a key that every proxy knows, of 32"),
 		status: api.Status{
 			Node: "n1", Leader: api.Leader{Node: "n1", Me: true}, Store: api.Health{OK: true},
 			Hosts:     []api.HostHealth{{Name: "local", Health: api.Health{OK: true}, Freezer: "cgroup"}},
@@ -123,6 +130,53 @@ func (m *memory) Why(_ context.Context, id string) (api.Why, error) {
 	}
 	why.SandboxID = id
 	return why, nil
+}
+
+func (m *memory) Watch(_ context.Context, f api.EventFilter, after int64, resumed bool) (api.Events, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watched, m.resumed = f, after
+	if !resumed {
+		m.resumed = -1
+	}
+	if m.events != nil {
+		return &told{more: m.events}, nil
+	}
+	var all []api.Event
+	for id, sb := range m.records {
+		if f.Matches(id, sb.Owner, sb.Project) {
+			all = append(all, api.Event{Kind: api.EventSandbox, ID: sb.Revision, SandboxID: id, Sandbox: sb})
+		}
+	}
+	more := make(chan []api.Event, 1)
+	more <- all
+	close(more)
+	return &told{more: more}, nil
+}
+
+// told is api.Events from a channel.
+type told struct{ more chan []api.Event }
+
+func (t *told) At() int64 { return 7 }
+func (t *told) Close()    {}
+
+func (t *told) Next(ctx context.Context) ([]api.Event, error) {
+	select {
+	case batch, ok := <-t.more:
+		if !ok {
+			return nil, io.EOF
+		}
+		return batch, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (m *memory) BadgeKey(context.Context) ([]byte, error) {
+	if m.badgeKey == nil {
+		return nil, &api.UnavailableError{Reason: "no store"}
+	}
+	return m.badgeKey, nil
 }
 
 func (m *memory) Status(context.Context) api.Status {

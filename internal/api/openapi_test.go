@@ -19,6 +19,7 @@ import (
 type route struct {
 	method, path string
 	role         api.Role
+	badge        string // what a badge token must be made for; "": none may use it
 }
 
 // routes reads the operations from the file itself, so that none escapes the
@@ -31,6 +32,7 @@ func (c *client) routes(t *testing.T) []route {
 		} `json:"servers"`
 		Paths map[string]map[string]struct {
 			Security []map[string][]string `json:"security"`
+			Badge    string                `json:"x-badge-token"`
 		} `json:"paths"`
 	}
 	if err := json.Unmarshal(c.document, &document); err != nil {
@@ -39,11 +41,12 @@ func (c *client) routes(t *testing.T) []route {
 	var all []route
 	for _, path := range slices.Sorted(maps.Keys(document.Paths)) {
 		for _, method := range slices.Sorted(maps.Keys(document.Paths[path])) {
-			security := document.Paths[path][method].Security
+			op := document.Paths[path][method]
+			security := op.Security
 			if len(security) != 1 || len(security[0]["token"]) != 1 {
 				t.Fatalf("%s %s names no role: %v", method, path, security)
 			}
-			all = append(all, route{strings.ToUpper(method), document.Servers[0].URL + path, api.Role(security[0]["token"][0])})
+			all = append(all, route{strings.ToUpper(method), document.Servers[0].URL + path, api.Role(security[0]["token"][0]), op.Badge})
 		}
 	}
 	return all
@@ -54,6 +57,8 @@ func (r route) target(id string) string { return strings.ReplaceAll(r.path, "{id
 
 func (r route) body(id string) string {
 	switch {
+	case strings.HasSuffix(r.path, "/tokens"):
+		return `{"for":"10m","may":["hold","pause","resume"]}`
 	case r.method == http.MethodPatch:
 		return `{"idleTimeout":"1h"}`
 	case r.method == http.MethodPost && !r.ofOne():
@@ -75,17 +80,19 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 		}
 	}
 	want := []route{
-		{"GET", "/api/v1/sandboxes", api.RoleViewer},
-		{"POST", "/api/v1/sandboxes", api.RoleOperator},
-		{"DELETE", "/api/v1/sandboxes/{id}", api.RoleAdmin},
-		{"GET", "/api/v1/sandboxes/{id}", api.RoleViewer},
-		{"PATCH", "/api/v1/sandboxes/{id}", api.RoleOperator},
-		{"GET", "/api/v1/sandboxes/{id}/history", api.RoleViewer},
-		{"POST", "/api/v1/sandboxes/{id}/pause", api.RoleOperator},
-		{"POST", "/api/v1/sandboxes/{id}/resume", api.RoleOperator},
-		{"GET", "/api/v1/sandboxes/{id}/streams", api.RoleViewer},
-		{"GET", "/api/v1/sandboxes/{id}/why", api.RoleViewer},
-		{"GET", "/api/v1/status", api.RoleViewer},
+		{"GET", "/api/v1/events", api.RoleViewer, "see"},
+		{"GET", "/api/v1/sandboxes", api.RoleViewer, ""},
+		{"POST", "/api/v1/sandboxes", api.RoleOperator, ""},
+		{"DELETE", "/api/v1/sandboxes/{id}", api.RoleAdmin, ""},
+		{"GET", "/api/v1/sandboxes/{id}", api.RoleViewer, "see"},
+		{"PATCH", "/api/v1/sandboxes/{id}", api.RoleOperator, ""},
+		{"GET", "/api/v1/sandboxes/{id}/history", api.RoleViewer, ""},
+		{"POST", "/api/v1/sandboxes/{id}/pause", api.RoleOperator, "pause"},
+		{"POST", "/api/v1/sandboxes/{id}/resume", api.RoleOperator, "resume"},
+		{"GET", "/api/v1/sandboxes/{id}/streams", api.RoleViewer, ""},
+		{"POST", "/api/v1/sandboxes/{id}/tokens", api.RoleOperator, ""},
+		{"GET", "/api/v1/sandboxes/{id}/why", api.RoleViewer, "see"},
+		{"GET", "/api/v1/status", api.RoleViewer, ""},
 	}
 	if got := c.routes(t); !slices.Equal(got, want) {
 		t.Errorf("the file has\n%v, want\n%v", got, want)
@@ -132,6 +139,43 @@ func TestRoles_everyRoute(t *testing.T) {
 				}
 				if calls := m.changes(); a.status >= 300 && len(calls) > 0 {
 					t.Errorf("refused, and done: %v", calls)
+				}
+			})
+		}
+	}
+}
+
+// TestBadges_everyRoute walks every route of the file with badge tokens: they
+// open what the file says, for their one sandbox, and nothing else.
+func TestBadges_everyRoute(t *testing.T) {
+	t.Parallel()
+	kinds := map[string][]string{"all": {"see", "hold", "pause", "resume"}, "see": {"see"}, "none": {}, "hold": {"hold"}, "resume": {"resume"}}
+	for _, r := range newClient(t, newMemory(), zap.NewNop()).routes(t) {
+		for name, may := range kinds {
+			t.Run(fmt.Sprintf("%s %s by %s", r.method, r.path, name), func(t *testing.T) {
+				t.Parallel()
+				m := newMemory()
+				m.put("ialice", "alice", "")
+				m.put("ihers", "alice", "") // another one, of the same owner
+				c := newClient(t, m, zap.NewNop())
+				badge := c.badge(t, alice, "ialice", may...)
+				own := c.call(t, badge, r.method, r.target("ialice"), r.body("ialice"))
+				allowed := r.badge == "see" || r.badge != "" && slices.Contains(may, r.badge)
+				if ok := own.status < 300; ok != allowed || !ok && own.status != http.StatusForbidden {
+					t.Errorf("want allowed: %t, got %s", allowed, own)
+				}
+				if calls := m.changes(); !allowed && len(calls) > 0 {
+					t.Errorf("refused, and done: %v", calls)
+				}
+				hers, none := c.call(t, badge, r.method, r.target("ihers"), r.body("ihers")), c.call(t, badge, r.method, r.target("inone"), r.body("inone"))
+				if r.ofOne() && (hers.String() != none.String() || hers.status < 300) {
+					t.Errorf("another sandbox answers %s, and one that isn't there %s", hers, none)
+				}
+				if strings.Contains(hers.body+own.body, "ihers") {
+					t.Errorf("another sandbox is seen in %s or %s", own, hers)
+				}
+				if sb, _ := m.Get(t.Context(), "ihers"); sb.Revision != 2 {
+					t.Errorf("it was changed: %+v", sb)
 				}
 			})
 		}

@@ -27,6 +27,9 @@ func newSandboxOutput(sb Sandbox) *sandboxOutput {
 	if sb.AwakeBecause == nil {
 		sb.AwakeBecause = []string{}
 	}
+	if sb.Holds == nil {
+		sb.Holds = []session.Hold{}
+	}
 	return &sandboxOutput{ETag: strconv.Quote(strconv.FormatInt(sb.Revision, 10)), Body: sb}
 }
 
@@ -45,7 +48,7 @@ func (s *server) addSandboxes() {
 	}, s.addSandbox)
 	add(s, RoleViewer, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: one,
-		Summary: "Look at a sandbox", Errors: []int{http.StatusNotFound},
+		Summary: "Look at a sandbox", Errors: []int{http.StatusNotFound}, Metadata: badgeMay(maySee),
 	}, s.get)
 	add(s, RoleOperator, huma.Operation{
 		OperationID: "update-sandbox", Method: http.MethodPatch, Path: one,
@@ -61,12 +64,14 @@ func (s *server) addSandboxes() {
 		Summary:     "Put a sandbox to sleep",
 		Description: "Answers when it sleeps; 200 also if it slept already.",
 		Errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests, http.StatusBadGateway},
+		Metadata:    badgeMay(mayPause),
 	}, s.pause)
 	add(s, RoleOperator, huma.Operation{
 		OperationID: "resume-sandbox", Method: http.MethodPost, Path: one + "/resume",
 		Summary:     "Wake a sandbox",
 		Description: "Answers when it runs; 200 also if it ran already.",
 		Errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests, http.StatusBadGateway},
+		Metadata:    badgeMay(mayResume),
 	}, s.resume)
 	add(s, RoleViewer, huma.Operation{
 		OperationID: "sandbox-history", Method: http.MethodGet, Path: one + "/history",

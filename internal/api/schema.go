@@ -91,6 +91,8 @@ func sandboxDocs() map[string]string {
 		"activityKind":   "What the last sign of use was, such as request or websocket.",
 		"pauseAt":        "When it will be paused if nobody uses it; null while something keeps it awake, and while it does not run.",
 		"awakeBecause":   "What keeps it awake, in words.",
+		"holds":          "The holds that keep it awake.",
+		"openStreams":    "How many long connections are open, through all proxies.",
 	}
 }
 
@@ -104,6 +106,7 @@ func (Sandbox) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 		}
 	}
 	s.Properties["awakeBecause"].Nullable = false
+	s.Properties["holds"].Nullable = false
 	s.Required = append(s.Required, "idleTimeout") // always shown, if not always stored
 	return s
 }

@@ -42,6 +42,8 @@ type Token struct {
 	// those that it makes belong to this owner. "" sees all.
 	Owner string
 	Hash  [sha256.Size]byte
+
+	badge *badge // of a badge token: what it says
 }
 
 // hashPrefix marks a hash where a secret may stand.
@@ -115,10 +117,13 @@ func find(tokens []Token, secret string) (Token, bool) {
 // sees tells whether the bearer may know of a sandbox. What has neither owner
 // nor project is for operators and admins.
 func (t Token) sees(sb Sandbox) bool {
+	if t.badge != nil && t.badge.Sandbox != sb.SandboxID {
+		return false
+	}
 	if t.Owner != "" {
 		return sb.Owner == t.Owner
 	}
-	return t.Role != RoleViewer || sb.Owner != "" || sb.Project != ""
+	return t.badge != nil || t.Role != RoleViewer || sb.Owner != "" || sb.Project != ""
 }
 
 // seesAll tells whether no sandbox is hidden from the bearer.

@@ -114,6 +114,7 @@ func (s *server) addWhy() {
 		Summary:     "Why a sandbox is awake or asleep",
 		Description: "What keeps it awake, when it will sleep, why it was paused and woken last, what was refused and what would change that.",
 		Errors:      []int{http.StatusNotFound},
+		Metadata:    badgeMay(maySee),
 	}, s.why)
 }
 

@@ -99,7 +99,11 @@ type Engine struct {
 	hosts   hosts
 	streams *Streams
 	settle  settlePeriod
+	secrets secrets
 	started time.Time
+
+	watchers *watchers
+
 	leading atomic.Bool
 	idleNow atomic.Int64 // the default idle timeout, in ns
 
@@ -124,10 +128,11 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
-	e.SetIdleTimeout(cfg.IdleTimeout)
+	e.idleNow.Store(int64(cfg.IdleTimeout))
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.streams = newStreams(e.State)
+	e.watchers = newWatchers(e.view, e.get, e.show)
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
 	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger)}
 	e.visits = activity.New(visitStore{e}, activity.Config{
@@ -147,7 +152,11 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 
 // SetIdleTimeout changes the default idle timeout of what this engine serves:
 // of a retired one, to that of the engine that has taken over and pauses.
-func (e *Engine) SetIdleTimeout(d time.Duration) { e.idleNow.Store(int64(d)) }
+func (e *Engine) SetIdleTimeout(d time.Duration) {
+	if e.idleNow.Swap(int64(d)) != int64(d) {
+		e.watchers.touch()
+	}
+}
 
 func (e *Engine) defaultIdle() time.Duration { return time.Duration(e.idleNow.Load()) }
 
@@ -247,6 +256,7 @@ func (e *Engine) Node() string { return e.store.Node() }
 // changed follows the watch: what other proxies and the leader do to a session
 // decides what may be believed of our own visits.
 func (e *Engine) changed(id string, old, s *store.Sandbox) {
+	e.watchers.note(id, old, s)
 	if s == nil {
 		return
 	}

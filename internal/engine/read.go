@@ -40,7 +40,8 @@ func (e *Engine) Get(ctx context.Context, id string) (api.Sandbox, error) {
 // show tells what is known of a session as people ask for it.
 func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 	timeout := e.timeout(s.Record)
-	sb := api.Sandbox{Record: s.Record, ActivityKind: s.Activity.Kind, AwakeBecause: []string{}}
+	sb := api.Sandbox{Record: s.Record, ActivityKind: s.Activity.Kind, AwakeBecause: []string{}, Holds: append([]session.Hold{}, s.Holds...)}
+	sb.OpenStreams = openStreams(s.State, countStreams(e.traffic(s)))
 	sb.IdleTimeout = session.Duration(timeout)
 	if at, kind := e.lastActivity(s); !at.IsZero() {
 		sb.LastActivity, sb.ActivityKind = &at, kind

@@ -141,6 +141,7 @@ func (d *draft) update(p parts, u update) error {
 func (d *draft) finish() []change {
 	all := make([]change, 0, len(d.changes))
 	for _, c := range d.changes {
+		c.new.ChangedAt = c.rev
 		if c.new.vacant() {
 			c.new = nil
 		}

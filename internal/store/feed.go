@@ -18,7 +18,7 @@ import (
 const listPage = 2000
 
 // ignored tells which kinds the view is not made of.
-func (k kind) ignored() bool { return k == kindHistory || k == kindLeader }
+func (k kind) ignored() bool { return slices.Contains(aside(), k) }
 
 // feed feeds the view until ctx is done: a list, then a watch from there, and
 // again after the watch broke or fell behind a compaction.
@@ -78,16 +78,12 @@ func (v *View) follow(events []*clientv3.Event, at time.Time) {
 
 // list brings the view to the store's present state, and gives its revision.
 func (s *Store) list(ctx context.Context) (int64, error) {
-	k := s.keys
-	// Everything but the history, which is most of it.
-	history := k.prefix + string(kindHistory) + "/"
-	ranges := [][2]string{{k.prefix, history}, {clientv3.GetPrefixRangeEnd(history), clientv3.GetPrefixRangeEnd(k.prefix)}}
 	var all []*mvccpb.KeyValue
 	var rev int64
-	for _, r := range ranges {
+	for _, r := range s.keys.listed() {
 		kvs, at, err := s.listRange(ctx, r[0], r[1], rev)
 		if err != nil {
-			return 0, fmt.Errorf("listing %q: %w", k.prefix, err)
+			return 0, fmt.Errorf("listing %q: %w", s.keys.prefix, err)
 		}
 		all, rev = append(all, kvs...), at
 	}
@@ -127,6 +123,9 @@ func (v *View) adopt(kvs []*mvccpb.KeyValue, rev int64, at time.Time) {
 	v.take(v.missed(kvs, rev), at)
 	v.mu.Lock()
 	v.applied = max(v.applied, rev)
+	if v.listed == 0 {
+		v.listed = rev
+	}
 	v.mu.Unlock()
 	if v.isFirst() {
 		close(v.ready)

@@ -20,7 +20,14 @@ const (
 	kindHistory  kind = "history"
 	kindLeader   kind = "leader"
 	kindStreams  kind = "streams"
+	kindSecret   kind = "secrets"
+	kindRun      kind = "runs"
+	kindAnswer   kind = "answers"
 )
+
+// aside are the kinds that the view is not made of. The first list leaves out
+// their folders, which may be large; the watch can't.
+func aside() []kind { return []kind{kindAnswer, kindHistory, kindLeader, kindRun, kindSecret} }
 
 // keys makes and reads the keys under a prefix. IDs, nodes and names are
 // escaped, so that each is one path segment: without that, an ID with a slash
@@ -33,6 +40,8 @@ func (k keys) node(node string) string         { return k.join(kindNode, node) }
 func (k keys) presence(id, node string) string { return k.join(kindPresence, id, node) }
 func (k keys) hold(id, name string) string     { return k.join(kindHold, id, name) }
 func (k keys) streams(id, node string) string  { return k.join(kindStreams, id, node) }
+func (k keys) secret(name string) string       { return k.join(kindSecret, name) }
+func (k keys) answer(name string) string       { return k.join(kindAnswer, name) }
 
 // folder is the range of the keys of one kind of one sandbox.
 func (k keys) folder(of kind, id string) string { return k.join(of, id) + "/" }
@@ -44,6 +53,19 @@ func (k keys) leader() string { return k.prefix + string(kindLeader) }
 // revision, 0 if it replaced none. Numbers of fixed width sort by value.
 func (k keys) history(id string, replaced int64) string {
 	return fmt.Sprintf("%s%020d", k.folder(kindHistory, id), replaced)
+}
+
+// listed are the ranges of keys that the view is made of: everything but what
+// stands in folders that are aside, which is most of it.
+func (k keys) listed() [][2]string {
+	var ranges [][2]string
+	from := k.prefix
+	for _, of := range aside() {
+		folder := k.prefix + string(of) + "/"
+		ranges = append(ranges, [2]string{from, folder})
+		from = clientv3.GetPrefixRangeEnd(folder)
+	}
+	return append(ranges, [2]string{from, clientv3.GetPrefixRangeEnd(k.prefix)})
 }
 
 func (k keys) join(of kind, parts ...string) string {
@@ -91,7 +113,7 @@ type parts struct {
 var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPresence: 2, kindHold: 2, kindStreams: 2}
 
 // parse takes apart a key that the view is made of. For the kinds that it
-// isn't made of (history, leader) only the kind is filled in.
+// isn't made of only the kind is filled in.
 func (k keys) parse(key string) (parts, error) {
 	segments := strings.Split(strings.TrimPrefix(key, k.prefix), "/")
 	p := parts{kind: kind(segments[0])}

@@ -25,6 +25,9 @@ type Sandbox struct {
 	// when it saw the record become RUNNING, or, where that was before it came,
 	// what the stored time says, no later than its coming.
 	RunningSince time.Time
+	// ChangedAt is the revision of the store at which anything of this last
+	// changed. A transition's is the record's own revision.
+	ChangedAt int64
 
 	received time.Time // when Activity was received
 }
@@ -89,6 +92,7 @@ type View struct {
 	broken  map[string]BrokenRecord
 	revs    map[string]int64 // mod revision of every key that the view is made of
 	applied int64            // revision of the last change that was taken in
+	listed  int64            // revision of the first list
 }
 
 // waiter is closed at the next change of its sandbox.
@@ -288,6 +292,30 @@ func (v *View) Ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the first list from the store: %w", ctx.Err())
 	}
+}
+
+// Revision is the store's revision of the last change that was taken in. Every
+// change up to it that concerns the view can be seen there.
+func (v *View) Revision() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.applied
+}
+
+// Told is the revision up to which the subscribers have been told of every
+// change, too. It must not be called from one of them.
+func (v *View) Told() int64 {
+	v.feeding.Lock()
+	defer v.feeding.Unlock()
+	return v.Revision()
+}
+
+// Listed is the revision of the first list, once that is there: what changed
+// before it is not known one by one.
+func (v *View) Listed() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.listed
 }
 
 // Contact tells whether the store is in reach and takes writes now. The epoch is raised at
