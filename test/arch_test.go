@@ -44,6 +44,7 @@ var rooms = map[string][]string{
 	"internal/api":       {"internal/session", "internal/e2b"},
 	"internal/engine":    {"internal"}, // wires the others to each other
 	"internal/demo":      {},
+	"internal/dashboard": {},
 	"internal/failpoint": {},
 	"internal/telemetry": {},
 	"test":               {"internal", "caddymodule", "cmd"},

@@ -64,7 +64,7 @@ type manual struct {
 
 // parsers are the functions whose comment shows a type's syntax where that is
 // no UnmarshalCaddyfile.
-var parsers = map[string]string{"parseAPI": "API", "parseE2B": "E2BAPI", "parseProxy": "Handler"}
+var parsers = map[string]string{"parseAPI": "API", "parseE2B": "E2BAPI", "parseDashboard": "Dashboard", "parseProxy": "Handler"}
 
 func readManual(t *testing.T, dir string) manual {
 	t.Helper()

@@ -1,0 +1,92 @@
+// Values as people read them. Nothing here knows the page.
+
+const second = 1000
+const minute = 60 * second
+const hour = 60 * minute
+export const day = 24 * hour
+
+const units = { ns: 1e-6, us: 1e-3, µs: 1e-3, ms: 1, s: second, m: minute, h: hour, d: day }
+
+// parseDuration reads Go's notation, such as 1h30m0s, also with days, into ms. NaN where it is none.
+export function parseDuration(text) {
+	const trimmed = String(text ?? '').trim()
+	if (/^\d+(\.\d+)?$/.test(trimmed)) return Number(trimmed) * second
+	if (!/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$/.test(trimmed)) return NaN
+	let ms = 0
+	for (const [, n, unit] of trimmed.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)/g)) ms += Number(n) * units[unit]
+	return ms
+}
+
+// shortDuration is the notation that people type: 10m and not 10m0s.
+export function shortDuration(text) {
+	const ms = parseDuration(text)
+	if (!Number.isFinite(ms) || ms === 0) return String(text ?? '')
+	let rest = Math.round(ms)
+	let out = ''
+	for (const [unit, size] of [['h', hour], ['m', minute], ['s', second]]) {
+		const n = Math.floor(rest / size)
+		if (n) out += n + unit
+		rest -= n * size
+	}
+	return out || `${rest}ms`
+}
+
+// span says how long, by its two largest units.
+export function span(ms) {
+	if (!Number.isFinite(ms)) return '–'
+	const total = Math.max(0, ms)
+	if (total < second) return total < 1 ? '0 s' : `${Math.round(total)} ms`
+	if (total < minute) return `${Math.floor(total / second)} s`
+	if (total < hour) return two(total, minute, 'min', second, 's', total < 10 * minute)
+	if (total < day) return two(total, hour, 'h', minute, 'min', true)
+	return two(total, day, 'd', hour, 'h', true)
+}
+
+function two(ms, big, bigName, small, smallName, both) {
+	const n = Math.floor(ms / big)
+	const rest = Math.floor((ms - n * big) / small)
+	return both && rest ? `${n} ${bigName} ${rest} ${smallName}` : `${n} ${bigName}`
+}
+
+// clock is a countdown: 4:12, 1:04:12. It is 0:00 only when the time is over.
+export function clock(ms) {
+	const total = Math.max(0, Math.ceil(ms / second))
+	const h = Math.floor(total / 3600)
+	const m = Math.floor(total / 60) % 60
+	const s = String(total % 60).padStart(2, '0')
+	return h ? `${h}:${String(m).padStart(2, '0')}:${s}` : `${m}:${s}`
+}
+
+export function ago(ms) {
+	if (ms < 5 * second) return 'just now'
+	if (ms < minute) return `${Math.floor(ms / second)} s ago`
+	if (ms < hour) return `${Math.floor(ms / minute)} min ago`
+	if (ms < day) return `${Math.floor(ms / hour)} h ago`
+	return `${Math.floor(ms / day)} d ago`
+}
+
+const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const shortTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' })
+const dayTime = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'long' })
+const sameDay = (a, b) => a.toDateString() === b.toDateString()
+
+export function moment(at) {
+	const t = new Date(at)
+	return sameDay(t, new Date()) ? time.format(t) : dayTime.format(t)
+}
+export const hourMinute = at => shortTime.format(new Date(at))
+export const fullTime = at => full.format(new Date(at))
+
+export const count = n => new Intl.NumberFormat().format(n)
+export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`
+
+// money has no currency, as price_per_minute has none.
+export function money(n) {
+	if (!Number.isFinite(n)) return '–'
+	const digits = n !== 0 && Math.abs(n) < 1 ? 4 : 2
+	return new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: digits }).format(n)
+}
+export const percent = (part, whole) => whole > 0 ? `${(100 * part / whole).toFixed(part / whole > 0.995 && part < whole ? 1 : 0)} %` : '–'
+
+export const hours = ms => `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)} h`

@@ -1,0 +1,9 @@
+// The libraries under one roof, so that no other file knows where they lie.
+import { h } from '../vendor/preact/preact.mjs'
+import htm from '../vendor/htm/htm.mjs'
+
+export { Fragment, render } from '../vendor/preact/preact.mjs'
+export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../vendor/preact/hooks.mjs'
+export { batch, computed, effect, signal, useComputed, useSignal } from '../vendor/signals/signals.mjs'
+
+export const html = htm.bind(h)

@@ -1,0 +1,49 @@
+// What the pauser has done: its sweeps against the hosts' lists, and its pauses by the minute.
+import { Fragment, html, useSignal } from '../lib.js'
+import { get } from '../api.js'
+import { count, fullTime, moment, span } from '../format.js'
+import { Ago, Choice, Empty, Failure, Icon, Loading, Section, toast, useResource } from '../ui.js'
+
+export function Runs() {
+	const kind = useSignal('')
+	const older = useSignal({ runs: [], next: undefined })
+	const { data, error, missing, at, reload } = useResource('runs', { query: { limit: 100 }, every: 15_000 })
+	const fresh = data?.runs ?? []
+	const ids = new Set(fresh.map(r => r.id))
+	const all = [...fresh, ...older.value.runs.filter(r => !ids.has(r.id))]
+	const shown = all.filter(r => !kind.value || r.kind === kind.value)
+	const next = older.value.runs.length ? older.value.next : data?.next
+	const more = async () => {
+		try {
+			const page = await get('runs', { limit: 100, before: next })
+			older.value = { runs: [...older.value.runs, ...page.runs], next: page.next }
+		} catch (err) {
+			toast(err.message, 'error')
+		}
+	}
+	return html`
+		<div class="page">
+			<header class="page-head"><h1>Runs</h1>
+				<${Choice} legend="Kind" name="kind" value=${kind.value} onChange=${v => { kind.value = v }} options=${[{ value: '', name: 'All' }, { value: 'sweep', name: 'Sweeps' }, { value: 'pass', name: 'Passes' }]} /></header>
+			<p class="lead faint">One proxy at a time leads. It pauses what is idle, to the second (a pass sums up a minute of that), and compares all records with what the hosts say (a sweep).</p>
+			${missing && html`<${Empty} icon="pulse" title="This Sandman keeps no account of its runs">It is older than this page.</${Empty}>`}
+			${error && !missing && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
+			${!data && !error && html`<${Loading} />`}
+			${data && html`
+				<div class="cards">
+					<div class="card fact"><h2>Success</h2><p class="large-number">${Number.isFinite(data.successRate) ? `${(100 * data.successRate).toFixed(data.successRate > 0.99 && data.successRate < 1 ? 2 : 0)} %` : '–'}</p><p class="faint">of pauses, resumes and checks</p></div>
+					<div class="card fact"><h2>Last run</h2><p class="large-number">${fresh[0] ? html`<${Ago} at=${fresh[0].startedAt} />` : '–'}</p><p class="faint">${fresh[0] ? fresh[0].kind : 'none yet'}</p></div>
+					<div class="card fact"><h2>Paused</h2><p class="large-number">${count(fresh.reduce((n, r) => n + r.paused, 0))}</p><p class="faint">in the last ${count(fresh.length)} runs</p></div>
+					<div class="card fact"><h2>Failed</h2><p class=${`large-number ${fresh.some(r => r.failed) ? 'bad' : ''}`}>${count(fresh.reduce((n, r) => n + r.failed, 0))}</p><p class="faint">likewise</p></div>
+				</div>
+				${!shown.length ? html`<${Empty} icon="pulse" title="No runs yet">The first sweep comes within check_every of the start.</${Empty}>` : html`
+				<div class="card scroll" tabindex="0" role="region" aria-label="Runs"><table class="plain numbers runs">
+					<thead><tr><th scope="col">Began</th><th scope="col">Kind</th><th scope="col">Proxy</th><th scope="col">Took</th><th scope="col">Looked at</th><th scope="col">Paused</th><th scope="col">Resumed</th><th scope="col">Ended</th><th scope="col">Failed</th></tr></thead>
+					<tbody>${shown.map(r => html`<${Fragment} key=${r.id}>
+						<tr><th scope="row"><time datetime=${r.startedAt} title=${fullTime(r.startedAt)}>${moment(r.startedAt)}</time></th><td><span class="tag">${r.kind}</span></td><td class="mono">${r.node}</td><td>${span(r.durationMs)}</td>
+							${['looked', 'paused', 'resumed', 'killed'].map(f => html`<td key=${f} class=${r[f] ? '' : 'zero'}>${count(r[f] ?? 0)}</td>`)}<td class=${r.failed ? 'bad' : 'zero'}>${r.failed ? html`<${Icon} name="alert" />` : ''}${count(r.failed ?? 0)}</td></tr>
+						${(r.errors ?? []).length > 0 && html`<tr class="errors"><td colspan="9"><ul>${r.errors.map((e, i) => html`<li key=${i}>${typeof e === 'string' ? e : e.message ?? JSON.stringify(e)}</li>`)}</ul></td></tr>`}
+					</${Fragment}>`)}</tbody></table></div>`}
+				${next && html`<button type="button" class="button" onClick=${more}>Older runs</button>`}`}
+		</div>`
+}

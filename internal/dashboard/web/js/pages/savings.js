@@ -1,0 +1,162 @@
+// What sleeping has saved, against being always on and against the host's own timeout.
+import { html, useEffect, useRef, useSignal } from '../lib.js'
+import { link, route, setQuery } from '../route.js'
+import { count, hours, money, percent } from '../format.js'
+import { Choice, Empty, Failure, Icon, Loading, Section, useResource } from '../ui.js'
+
+const iso = date => `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, '0')}-${String(date.getDate()).padStart(2, '0')}`
+const daysAgo = n => { const d = new Date(); d.setDate(d.getDate() - n); return iso(d) }
+
+function spanOf(range, query) {
+	const today = new Date()
+	switch (range) {
+		case 'today': return {}
+		case '7d': return { from: daysAgo(6), to: iso(today) }
+		case 'month': return { from: `${iso(today).slice(0, 8)}01`, to: iso(today) }
+		default: return { from: query.get('from') || daysAgo(29), to: query.get('to') || iso(today) }
+	}
+}
+
+export function Savings() {
+	const q = route.value.query
+	const range = q.get('range') ?? 'month'
+	const group = q.get('group') ?? 'project'
+	const { from, to } = spanOf(range, q)
+	const filter = { owner: q.get('owner') ?? '', project: q.get('project') ?? '' }
+	const change = values => setQuery({ range: range === 'month' ? '' : range, group: group === 'project' ? '' : group, ...(range === 'range' ? { from, to } : {}), ...filter, ...values })
+	const { data, error, missing, at, reload } = useResource('savings', { query: { from, to, group, ...filter }, every: 60_000 })
+	const priced = data?.pricePerMinute > 0
+	return html`
+		<div class="page">
+			<header class="page-head"><h1>Savings</h1>
+				<div class="head-fields">
+					<${Choice} legend="Time" name="range" value=${range} onChange=${v => change({ range: v === 'month' ? '' : v, ...(v === 'range' ? { from: from ?? daysAgo(29), to: to ?? iso(new Date()) } : { from: '', to: '' }) })}
+						options=${[{ value: 'today', name: 'Today' }, { value: '7d', name: '7 days' }, { value: 'month', name: 'This month' }, { value: 'range', name: 'Range' }]} />
+					${range === 'range' && html`<span class="dates"><label><span class="sr">From</span><input type="date" value=${from} max=${to} onChange=${e => change({ from: e.target.value })} /></label>–<label><span class="sr">To</span><input type="date" value=${to} min=${from} onChange=${e => change({ to: e.target.value })} /></label></span>`}
+				</div>
+			</header>
+			${(filter.owner || filter.project) && html`<p class="tags">Only ${filter.owner || filter.project} <button type="button" class="link" onClick=${() => change({ owner: '', project: '' })}>Show all</button></p>`}
+			${missing && html`<${Empty} icon="chart" title="This Sandman does not count savings">It is older than this page. What each sandbox ran and slept is on the sandbox’s own page.</${Empty}>`}
+			${error && !missing && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
+			${!data && !error && html`<${Loading} />`}
+			${data && !missing && html`
+				<${Total} total=${data.total} price=${data.pricePerMinute} />
+				${(data.days ?? []).length > 1 && html`<${Section} id="days" title="Day by day"><${Plot} days=${data.days} priced=${priced} /></${Section}>`}
+				<${Groups} groups=${data.groups ?? []} group=${group} priced=${priced} change=${change} filter=${filter} />`}
+		</div>`
+}
+
+function Total({ total, price }) {
+	const priced = price > 0
+	const rows = priced
+		? [['With Sandman', total.cost, 'own'], ['The host’s own timeout', total.hostTimeoutCost, 'host'], ['Always on', total.alwaysOnCost, 'always']]
+		: [['With Sandman', total.runningMs, 'own'], ['The host’s own timeout', total.hostTimeoutMs, 'host'], ['Always on', total.alwaysOnMs, 'always']]
+	const most = Math.max(...rows.map(r => r[1]), 1e-9)
+	const show = priced ? money : hours
+	const saved = priced ? total.saved : total.alwaysOnMs - total.runningMs
+	return html`
+		<section class="card totals" aria-labelledby="saved">
+			<div class="headline"><h2 id="saved">Saved</h2><p class="huge">${show(saved)}</p><p class="faint">${percent(saved, priced ? total.alwaysOnCost : total.alwaysOnMs)} of what always on would ${priced ? 'cost' : 'run'}</p></div>
+			<dl class="compare">${rows.map(([name, value, kind]) => html`
+				<div key=${name}><dt>${name}</dt><dd><span class="track" aria-hidden="true"><i class=${kind} style=${{ width: `${100 * value / most}%` }}></i></span><b>${show(value)}</b></dd></div>`)}</dl>
+			<p class="faint foot">Ran ${hours(total.runningMs)}, slept ${hours(total.pausedMs)}. ${priced ? `At ${price} a minute of running, as price_per_minute says.` : html`Hours only: the Caddyfile gives no <code>price_per_minute</code>.`}</p>
+		</section>`
+}
+
+const names = { owner: 'Owner', project: 'Project', sandbox: 'Sandbox' }
+
+function Groups({ groups, group, priced, change, filter }) {
+	const sorted = [...groups].sort((a, b) => priced ? b.saved - a.saved : b.pausedMs - a.pausedMs)
+	return html`
+		<${Section} id="groups" title=${`By ${group}`} aside=${html`<${Choice} legend="Group by" name="group" value=${group} kind="small" onChange=${v => change({ group: v === 'project' ? '' : v })} options=${Object.entries(names).map(([value, name]) => ({ value, name }))} />`}>
+			${!sorted.length ? html`<p class="nothing">Nothing ran or slept in this time.</p>` : html`
+			<div class="scroll" tabindex="0" role="region" aria-label=${`By ${group}`}><table class="plain numbers">
+				<thead><tr><th scope="col">${names[group]}</th><th scope="col">Ran</th><th scope="col">Slept</th>${priced && html`<th scope="col">Cost</th><th scope="col">Host’s timeout</th><th scope="col">Always on</th><th scope="col">Saved</th>`}<th scope="col">Share</th></tr></thead>
+				<tbody>${sorted.slice(0, 200).map(g => html`
+					<tr key=${g.name}><th scope="row">${g.name ? group === 'sandbox' ? html`<a class="mono" href=${link(`/sandboxes/${g.name}`)}>${g.name}</a>` : html`<button type="button" class="link" onClick=${() => change({ ...filter, [group]: g.name, group: 'sandbox' })}>${g.name}</button>` : html`<span class="faint">no ${group}</span>`}</th>
+						<td>${hours(g.runningMs)}</td><td>${hours(g.pausedMs)}</td>${priced && html`<td>${money(g.cost)}</td><td>${money(g.hostTimeoutCost)}</td><td>${money(g.alwaysOnCost)}</td><td><b>${money(g.saved)}</b></td>`}
+						<td>${priced ? percent(g.saved, g.alwaysOnCost) : percent(g.pausedMs, g.alwaysOnMs)}</td></tr>`)}</tbody></table></div>
+			${sorted.length > 200 && html`<p class="faint">The first 200 of ${count(sorted.length)}.</p>`}`}
+		</${Section}>`
+}
+
+// Plot draws with uPlot, which is loaded only here, and is told again in a table for who can't see it.
+function Plot({ days, priced }) {
+	const box = useRef()
+	const failed = useSignal(false)
+	const fields = priced ? ['cost', 'hostTimeoutCost', 'alwaysOnCost'] : ['runningMs', 'hostTimeoutMs', 'alwaysOnMs']
+	const show = priced ? money : hours
+	useEffect(() => {
+		let plot
+		let gone = false
+		let redraw = () => {}
+		const draw = async () => {
+			const { default: UPlot } = await loadPlot()
+			if (gone) return
+			redraw = () => {
+				plot?.destroy()
+				plot = new UPlot(plotOptions(UPlot, box.current, priced), plotData(days, fields, priced), box.current)
+			}
+			redraw()
+		}
+		draw().catch(() => { failed.value = true })
+		const resize = new ResizeObserver(() => plot?.setSize({ width: box.current.clientWidth, height: 240 }))
+		resize.observe(box.current)
+		const dark = matchMedia('(prefers-color-scheme: dark)')
+		const again = () => redraw()
+		dark.addEventListener('change', again)
+		addEventListener('themechange', again)
+		return () => {
+			gone = true
+			resize.disconnect()
+			dark.removeEventListener('change', again)
+			removeEventListener('themechange', again)
+			plot?.destroy()
+		}
+	}, [JSON.stringify(days), priced])
+	return html`
+		<ul class="legend" aria-hidden="true"><li class="own">With Sandman</li><li class="host">The host’s own timeout</li><li class="always">Always on</li></ul>
+		<div class="plot" ref=${box} role="img" aria-label="Each day: with Sandman, with the host’s own timeout, and always on. The table below has the same numbers."></div>
+		${failed.value && html`<p class="faint">The plot could not be loaded; the numbers are below.</p>`}
+		<details><summary>The numbers</summary>
+			<div class="scroll" tabindex="0" role="region" aria-label="Day by day, in numbers"><table class="plain numbers"><thead><tr><th scope="col">Day</th><th scope="col">With Sandman</th><th scope="col">Host’s timeout</th><th scope="col">Always on</th></tr></thead>
+				<tbody>${days.map(d => html`<tr key=${d.day}><th scope="row">${d.day}</th>${fields.map(f => html`<td key=${f}>${show(d[f])}</td>`)}</tr>`)}</tbody></table></div></details>`
+}
+
+let loading
+function loadPlot() {
+	loading ??= new Promise((done, fail) => {
+		const style = Object.assign(document.createElement('link'), { rel: 'stylesheet', href: 'vendor/uplot/uPlot.min.css' })
+		style.onload = () => import('../../vendor/uplot/uPlot.esm.js').then(done, fail)
+		style.onerror = fail
+		document.head.append(style)
+	})
+	return loading
+}
+
+const plotData = (days, fields, priced) => [days.map(d => Date.parse(`${d.day}T00:00:00`) / 1000), ...fields.map(f => days.map(d => priced ? d[f] : d[f] / 3_600_000))]
+
+function plotOptions(UPlot, box, priced) {
+	const style = getComputedStyle(box)
+	const color = name => style.getPropertyValue(name).trim()
+	const axis = { stroke: resolve(box, '--faint'), grid: { stroke: resolve(box, '--line'), width: 1 }, ticks: { show: false }, font: `12px ${color('font-family') || 'sans-serif'}` }
+	const bars = UPlot.paths.bars({ size: [0.6, 40], radius: 0.15 })
+	return {
+		width: box.clientWidth, height: 240, cursor: { points: { show: false }, drag: { x: false, y: false } }, legend: { show: false },
+		scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
+		axes: [{ ...axis, grid: { show: false }, space: 70, values: (_, ticks) => ticks.map(t => new Date(t * 1000).toLocaleDateString(undefined, { month: 'short', day: 'numeric' })) },
+			{ ...axis, size: 56, values: (_, ticks) => ticks.map(v => priced ? money(v) : `${v} h`) }],
+		series: [{}, { fill: resolve(box, '--accent'), stroke: resolve(box, '--accent'), width: 0, paths: bars, points: { show: false } },
+			{ stroke: resolve(box, '--host'), width: 2, points: { size: 5, fill: resolve(box, '--host') } },
+			{ stroke: resolve(box, '--always'), width: 2, dash: [5, 4], points: { show: false } }],
+	}
+}
+
+// resolve gives the color that a variable means here; a canvas knows no variables.
+function resolve(box, name) {
+	const probe = box.appendChild(document.createElement('i'))
+	probe.style.color = `var(${name})`
+	const color = getComputedStyle(probe).color
+	probe.remove()
+	return color
+}
