@@ -49,6 +49,10 @@ func runApp() error {
 			_, _ = w.Write(memory[:1024])
 			return
 		}
+		if r.URL.Path == framesPath {
+			serveFrames(w, r)
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		counter++

@@ -5,6 +5,7 @@
 //	go run ./cmd/sandbench wake       wakes by request, and how late idle sandboxes are paused
 //	go run ./cmd/sandbench cycle      pauses by hand and wakes by request, with checksums
 //	go run ./cmd/sandbench proxy      requests to a running sandbox, beside Caddy's bare reverse_proxy
+//	go run ./cmd/sandbench websocket  messages of a busy WebSocket, beside Caddy's bare reverse_proxy
 //	go run ./cmd/sandbench lateness   how late pauses are with 10,000 sandboxes
 //	go run ./cmd/sandbench memory     what a known sandbox and an open WebSocket take
 //	go run ./cmd/sandbench stampede   requests that arrive together at sleeping sandboxes
@@ -30,6 +31,7 @@ var benches = []bench{
 	{"wake", "wakes by request, and how late idle sandboxes are paused", runWake},
 	{"cycle", "pauses by hand and wakes by request, with checksums", runCycle},
 	{"proxy", "requests to a running sandbox, beside Caddy's bare reverse_proxy", runProxy},
+	{"websocket", "messages of a busy WebSocket, beside Caddy's bare reverse_proxy", runWebSocket},
 	{"lateness", "how late pauses are with 10,000 sandboxes", runLateness},
 	{"memory", "what a known sandbox and an open WebSocket take", runMemory},
 	{"stampede", "requests that arrive together at sleeping sandboxes", runStampede},

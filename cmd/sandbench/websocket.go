@@ -23,17 +23,30 @@ const (
 
 // echoWebSocket answers each short text message with the same.
 func echoWebSocket(w http.ResponseWriter, r *http.Request) {
-	conn, _, err := http.NewResponseController(w).Hijack()
+	conn, err := acceptWebSocket(w, r, "")
 	if err != nil {
 		return
 	}
 	defer conn.Close()
-	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + webSocketGUID)) //nolint:gosec // it is no secret
-	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
 	for err == nil {
 		err = echoMessage(conn)
 	}
+}
+
+// acceptWebSocket answers a handshake; more are further lines of its header, each
+// with its end.
+func acceptWebSocket(w http.ResponseWriter, r *http.Request, more string) (net.Conn, error) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + webSocketGUID)) //nolint:gosec // it is no secret
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n%s\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]), more)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func echoMessage(conn net.Conn) error {
@@ -54,6 +67,19 @@ func echoMessage(conn net.Conn) error {
 
 // openWebSocket opens one, and sends a message to and fro.
 func openWebSocket(ctx context.Context, proxy, target string) (net.Conn, error) {
+	conn, err := dialWebSocket(ctx, proxy, target, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := sendAndReceive(conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a WebSocket: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+// dialWebSocket does the handshake; more are further lines of its header, each with
+// its end.
+func dialWebSocket(ctx context.Context, proxy, target, more string) (net.Conn, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, err
@@ -63,13 +89,10 @@ func openWebSocket(ctx context.Context, proxy, target string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n",
-		u.RequestURI(), u.Host, webSocketKey)
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n",
+		u.RequestURI(), u.Host, webSocketKey, more)
 	if err == nil {
 		err = awaitUpgrade(conn)
-	}
-	if err == nil {
-		err = sendAndReceive(conn)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening a WebSocket: %w", err), conn.Close())
