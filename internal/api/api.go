@@ -62,6 +62,7 @@ func New(cfg Config) (http.Handler, error) {
 	s.addSandboxes()
 	s.addWhy()
 	s.addEvents()
+	s.addHolds()
 	s.addBadge()
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {

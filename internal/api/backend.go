@@ -112,6 +112,14 @@ type Actor interface {
 	// Update changes settings. With ifMatch other than 0 it fails with
 	// session.ErrConflict unless that is the record's revision.
 	Update(ctx context.Context, id string, p Patch, ifMatch int64) (Sandbox, error)
+	// Used notes a use of this kind, now. It fails with [ErrNotRunning] where
+	// the sandbox does not run.
+	Used(ctx context.Context, id, kind string) error
+	// Hold keeps a sandbox awake until the hold ends, and gives it as it is
+	// stored. It may fail with [ErrNotRunning] or [ErrTooManyHolds].
+	Hold(ctx context.Context, id string, o HoldOptions) (session.Hold, error)
+	// EndHold ends a hold. One that isn't there is no error.
+	EndHold(ctx context.Context, id, name string) error
 	// Kill ends a sandbox for good, at the host and in the record.
 	Kill(ctx context.Context, id string) error
 }

@@ -58,6 +58,13 @@ func (m *memory) put(id, owner, project string) api.Sandbox {
 	return m.unsyncedPut(id, owner, project)
 }
 
+// keep stores a sandbox of this owner, running, with a hold called badge.
+func (m *memory) keep(id, owner string) {
+	sb := m.put(id, owner, "")
+	sb.Holds = []session.Hold{{Name: "badge", ExpiresAt: day}}
+	m.records[id] = sb
+}
+
 func (m *memory) unsyncedPut(id, owner, project string) api.Sandbox {
 	m.revision++
 	r := session.New(id, "local", session.Running, "created", day)
@@ -296,6 +303,46 @@ func (m *memory) Update(_ context.Context, id string, p api.Patch, ifMatch int64
 		}
 		return nil
 	})
+}
+
+func (m *memory) Used(_ context.Context, id, kind string) error {
+	_, err := m.change("use "+kind, id, running)
+	return err
+}
+
+func running(sb *api.Sandbox) error {
+	if sb.State != session.Running {
+		return api.ErrNotRunning
+	}
+	return nil
+}
+
+func (m *memory) Hold(_ context.Context, id string, o api.HoldOptions) (session.Hold, error) {
+	h := session.Hold{Name: o.Name, Reason: o.Reason, By: o.By, ExpiresAt: day.Add(o.For)}
+	_, err := m.change("hold "+o.Name, id, func(sb *api.Sandbox) error {
+		if err := running(sb); err != nil && !o.Wake {
+			return err
+		}
+		if o.Name == "one-too-many" {
+			return api.ErrTooManyHolds
+		}
+		sb.State = session.Running
+		sb.Holds = append(without(sb.Holds, o.Name), h)
+		return nil
+	})
+	return h, err
+}
+
+func without(holds []session.Hold, name string) []session.Hold {
+	return slices.DeleteFunc(slices.Clone(holds), func(h session.Hold) bool { return h.Name == name })
+}
+
+func (m *memory) EndHold(_ context.Context, id, name string) error {
+	_, err := m.change("end-hold "+name, id, func(sb *api.Sandbox) error {
+		sb.Holds = without(sb.Holds, name)
+		return nil
+	})
+	return err
 }
 
 func (m *memory) Kill(_ context.Context, id string) error {

@@ -53,12 +53,18 @@ func (c *client) routes(t *testing.T) []route {
 }
 
 // target fills in the path's ID, and body is what the route takes.
-func (r route) target(id string) string { return strings.ReplaceAll(r.path, "{id}", id) }
+func (r route) target(id string) string {
+	return strings.NewReplacer("{id}", id, "{name}", "badge").Replace(r.path)
+}
 
 func (r route) body(id string) string {
 	switch {
 	case strings.HasSuffix(r.path, "/tokens"):
 		return `{"for":"10m","may":["hold","pause","resume"]}`
+	case strings.HasSuffix(r.path, "/activity"):
+		return `{"kind":"build"}`
+	case strings.HasSuffix(r.path, "/holds/{name}") && r.method == http.MethodPut:
+		return `{"for":"10m"}`
 	case r.method == http.MethodPatch:
 		return `{"idleTimeout":"1h"}`
 	case r.method == http.MethodPost && !r.ofOne():
@@ -86,7 +92,12 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 		{"DELETE", "/api/v1/sandboxes/{id}", api.RoleAdmin, ""},
 		{"GET", "/api/v1/sandboxes/{id}", api.RoleViewer, "see"},
 		{"PATCH", "/api/v1/sandboxes/{id}", api.RoleOperator, ""},
+		{"POST", "/api/v1/sandboxes/{id}/activity", api.RoleOperator, "hold"},
 		{"GET", "/api/v1/sandboxes/{id}/history", api.RoleViewer, ""},
+		{"GET", "/api/v1/sandboxes/{id}/holds", api.RoleViewer, "see"},
+		{"DELETE", "/api/v1/sandboxes/{id}/holds/{name}", api.RoleOperator, "hold"},
+		{"GET", "/api/v1/sandboxes/{id}/holds/{name}", api.RoleViewer, "see"},
+		{"PUT", "/api/v1/sandboxes/{id}/holds/{name}", api.RoleOperator, "hold"},
 		{"POST", "/api/v1/sandboxes/{id}/pause", api.RoleOperator, "pause"},
 		{"POST", "/api/v1/sandboxes/{id}/resume", api.RoleOperator, "resume"},
 		{"GET", "/api/v1/sandboxes/{id}/streams", api.RoleViewer, ""},
@@ -122,7 +133,7 @@ func TestRoles_everyRoute(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s by %s", r.method, r.path, caller.secret), func(t *testing.T) {
 				t.Parallel()
 				m := newMemory()
-				m.put("ialice", "alice", "")
+				m.keep("ialice", "alice")
 				c := newClient(t, m, zap.NewNop())
 				a := c.call(t, caller.secret, r.method, r.target("ialice"), r.body("ialice"))
 				switch {
@@ -155,7 +166,7 @@ func TestBadges_everyRoute(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s by %s", r.method, r.path, name), func(t *testing.T) {
 				t.Parallel()
 				m := newMemory()
-				m.put("ialice", "alice", "")
+				m.keep("ialice", "alice")
 				m.put("ihers", "alice", "") // another one, of the same owner
 				c := newClient(t, m, zap.NewNop())
 				badge := c.badge(t, alice, "ialice", may...)

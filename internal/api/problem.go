@@ -33,7 +33,7 @@ const (
 type Problem struct {
 	Title    string       `json:"title" doc:"The HTTP status in words."`
 	Status   int          `json:"status" doc:"The HTTP status."`
-	Code     string       `json:"code" doc:"What is wrong, for programs: not-found, killed, in-use, conflict, changed, invalid, unauthorized, forbidden, unavailable, host-error…"`
+	Code     string       `json:"code" doc:"What is wrong, for programs: not-found, killed, in-use, not-running, conflict, changed, invalid, unauthorized, forbidden, unavailable, host-error…"`
 	Detail   string       `json:"detail" doc:"What is wrong and what to do, for people."`
 	Errors   []FieldError `json:"errors,omitempty" nullable:"false" doc:"What is wrong with which part of the request."`
 	InFlight []string     `json:"inFlight,omitempty" nullable:"false" doc:"With in-use: what is in flight."`
@@ -111,6 +111,10 @@ func problemOf(err error) *Problem {
 		p := newProblem(http.StatusConflict, "in-use", "The sandbox is in use: "+strings.Join(inUse.What, ", ")+". Try again later, or pause it all the same with ?force=true.")
 		p.InFlight = inUse.What
 		return p
+	case errors.Is(err, ErrNotRunning):
+		return newProblem(http.StatusConflict, "not-running", "The sandbox does not run, and this wakes none. Resume it first.")
+	case errors.Is(err, ErrTooManyHolds):
+		return newProblem(http.StatusConflict, "too-many-holds", "The sandbox has as many holds as it may have. End one first.")
 	case errors.Is(err, session.ErrConflict), errors.Is(err, session.ErrTransition):
 		return newProblem(http.StatusConflict, "conflict", "The sandbox has changed meanwhile. Look at it again, and decide anew.")
 	case errors.As(err, &unavailable):

@@ -26,6 +26,11 @@ type Hold struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 }
 
+// Same tells whether o says the same.
+func (h Hold) Same(o Hold) bool {
+	return h.Name == o.Name && h.Reason == o.Reason && h.By == o.By && h.ExpiresAt.Equal(o.ExpiresAt)
+}
+
 // Timeout is the session's idle timeout, or byDefault where it has none of
 // its own.
 func (r Record) Timeout(byDefault time.Duration) time.Duration {
