@@ -132,6 +132,9 @@ func newRunningEngine(a *App) (*runningEngine, error) {
 		return nil, errors.Join(err, r.release())
 	}
 	r.closing = sync.OnceValue(r.close)
+	for former := range open.all() {
+		r.Succeed(former.Engine)
+	}
 	open.add(r)
 	r.store.add(r)
 	return r, nil

@@ -107,6 +107,11 @@ type Engine struct {
 	leading atomic.Bool
 	idleNow atomic.Int64 // the default idle timeout, in ns
 
+	client    *store.Client
+	heir      atomic.Pointer[Engine]    // the engine that has taken over, on another store
+	formers   atomic.Pointer[[]*Engine] // those that this one has taken over from
+	mirroring sync.WaitGroup            // what is done for formers
+
 	retire  context.CancelFunc // ends the leading
 	stop    context.CancelFunc // ends all
 	stopped chan struct{}
@@ -127,14 +132,14 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	if cfg.IdleTimeout < session.MinIdleTimeout {
 		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
 	}
-	e := &Engine{cfg: cfg, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
+	e := &Engine{cfg: cfg, client: client, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
 	e.idleNow.Store(int64(cfg.IdleTimeout))
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.streams = newStreams(e.State)
 	e.watchers = newWatchers(e.view, e.get, e.show)
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
-	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger)}
+	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger), former: e.hostOf}
 	e.visits = activity.New(visitStore{e}, activity.Config{
 		Resolution: cfg.ActivityResolution, Idle: e.idle, Linger: func(id string) time.Duration { return session.Linger(e.idle(id)) },
 		Lost: e.lost, Logger: cfg.Logger.Named("activity"),
@@ -215,6 +220,7 @@ func (e *Engine) run(leading context.Context) {
 	}
 	<-e.ending.Done()
 	probing.Wait()
+	e.mirroring.Wait()
 	e.rescuing.Lock()
 	e.noRescue = true // see pausedByOthers
 	e.rescuing.Unlock()
@@ -237,7 +243,10 @@ func (e *Engine) lead(ctx context.Context, t store.Term) {
 
 // Retire gives the leadership up, for good: another engine has taken over, and
 // this one only ends what it serves.
-func (e *Engine) Retire() { e.retire() }
+func (e *Engine) Retire() {
+	e.retire()
+	e.disinherit()
+}
 
 // Close ends the engine: leadership is given up, presence taken back, the
 // node's lease revoked. Calls to hosts under way have a few seconds to end. It
@@ -269,10 +278,20 @@ func (e *Engine) changed(id string, old, s *store.Sandbox) {
 	if old != nil && old.Revision == s.Revision {
 		return
 	}
-	e.streams.changed(id, s.State)
 	if e.cfg.Changed != nil && old != nil && old.State != s.State && e.leading.Load() {
 		e.cfg.Changed(old.State, s.Record)
 	}
+	e.heed(id, s)
+	for _, f := range e.succeeded() {
+		if f.heir.Load() == e {
+			f.heed(id, s)
+		}
+	}
+}
+
+// heed lets what is served follow the session.
+func (e *Engine) heed(id string, s *store.Sandbox) {
+	e.streams.changed(id, s.State)
 	switch {
 	case s.State == session.Running:
 		e.visits.Resume(id)

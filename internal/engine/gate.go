@@ -22,7 +22,10 @@ func (e *Engine) Ensure(ctx context.Context, id string, v *activity.Visit, cause
 	if cause.Suspect != 0 {
 		e.visits.Doubt(id)
 	}
-	return e.waker.Ensure(ctx, id, v, cause)
+	if err := e.waker.Ensure(ctx, id, v, cause); err != nil {
+		return err
+	}
+	return e.rouse(ctx, id, cause)
 }
 
 // Admit asks the hosts whether the request may reach the sandbox at all. False
@@ -37,8 +40,13 @@ func (e *Engine) Admit(w http.ResponseWriter, r *http.Request, t e2b.Target) boo
 }
 
 // State gives the state of a session as this process knows it, "" if it does
-// not.
+// not. Where another store has taken over, its word counts.
 func (e *Engine) State(id string) session.State {
+	if heir := e.heir.Load(); heir != nil {
+		if state := heir.State(id); state != "" {
+			return state
+		}
+	}
 	if s := e.get(id); s != nil {
 		return s.State
 	}

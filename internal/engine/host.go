@@ -52,9 +52,13 @@ type hosts struct {
 	list                 []Host
 	ownerKey, projectKey string
 	health               *health
+	former               func(session.Record) Host // of what a former engine serves, else nil
 }
 
 func (h hosts) of(rec session.Record) (Host, error) {
+	if host := h.former(rec); host != nil {
+		return host, nil
+	}
 	for _, host := range h.list {
 		if host.Name() == rec.Host {
 			return host, nil

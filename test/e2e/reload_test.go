@@ -142,6 +142,153 @@ func TestReload_losesAndCutsNothing(t *testing.T) {
 	}
 }
 
+// A reload to another store or with other times changes what new requests meet, and nothing for those
+// that are under way.
+func TestReload_toAnotherEtcdLosesNothing(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*testing.T, *options){
+		"another etcd":   func(t *testing.T, o *options) { o.etcd = startEtcd(t).endpoint },
+		"another prefix": func(_ *testing.T, o *options) { o.caddyfile = etcdBlock(o.etcd, "prefix /another/") },
+		"other times": func(_ *testing.T, o *options) {
+			o.caddyfile = strings.NewReplacer("idle_timeout ", "hold 20s\n\t\tdrain 3s\n\t\tlease_ttl 6s\n\t\tcheck_every 1m\n\t\tidle_timeout ")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := reloadOptions(t)
+			s := start(t, o)
+			u := s.beginUnderway(t)
+			change(t, &o)
+			s.reload(t, o)
+			eventually(t, settled, "a leader", func() bool { return s.leads(t) })
+			for _, id := range u.ids() {
+				s.mustAsk(t, id) // now the new store knows them too, and may pause them
+			}
+			requireEchoSoon(t, u.parked, "good morning")
+			u.requireUnharmed(t)
+			requireEchoSoon(t, u.parked, "still here, too")
+			for _, id := range u.ids() {
+				s.awaitState(t, settled+late, id, "PAUSED")
+			}
+			requireEchoSoon(t, u.parked, "woken")
+			requireEchoSoon(t, u.talk, "woken")
+			s.mustAsk(t, u.downloading)
+		})
+	}
+}
+
+// What is under way at the former host comes to its end there; new requests find the new host's sandboxes.
+func TestReload_toAnotherHostLosesNothingUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, otherEtcd := range map[string]bool{"on the same etcd": false, "and another etcd": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, host := reloadOptions(t), startSandboxd(t, "")
+			s := start(t, o)
+			u := s.beginUnderway(t)
+			o.host = host.url
+			if otherEtcd {
+				o.etcd = startEtcd(t).endpoint
+			}
+			s.reload(t, o)
+			eventually(t, settled, "a leader", func() bool { return s.leads(t) })
+			id, _ := s.startAppIn(t)
+			if state := host.state(t, id); state != "running" {
+				t.Errorf("a new sandbox is %q at the new host", state)
+			}
+			u.requireUnharmed(t)
+			s.awaitState(t, settled+late, id, "PAUSED")
+			s.mustAsk(t, id)
+		})
+	}
+}
+
+// reloadOptions are those before a reload, on an etcd and a host of their own.
+func reloadOptions(t *testing.T) options {
+	t.Helper()
+	return options{
+		data: filepath.Join(shortDir(t), "d"), idle: reloadedIdle,
+		host: startSandboxd(t, "resume_delay=3s").url, etcd: startEtcd(t).endpoint,
+	}
+}
+
+// underway is all that a reload can find: each in a sandbox of its own, which it alone keeps awake.
+type underway struct {
+	downloading, uploading, holding, talking, parking string // sandboxes
+
+	began        time.Time
+	results      map[string]<-chan result
+	talk, parked *websocket.Conn
+}
+
+// underwaySeconds is longer than the idle timeout and the settle period after a reload.
+const underwaySeconds = 25
+
+func (s *sandman) beginUnderway(t *testing.T) *underway {
+	t.Helper()
+	u := new(underway)
+	for _, id := range []*string{&u.downloading, &u.uploading, &u.holding, &u.talking, &u.parking} {
+		*id, _ = s.startAppIn(t)
+	}
+	u.parked = s.dial(t, u.parking)
+	requireEchoSoon(t, u.parked, "good night")
+	s.awaitState(t, settled+late, u.parking, "PAUSED")
+	s.awaitState(t, settled+late, u.holding, "PAUSED")
+	u.talk = s.dial(t, u.talking)
+	requireEchoSoon(t, u.talk, "hello")
+	u.began = time.Now()
+	u.results = map[string]<-chan result{
+		"download": s.beginDownload(t, u.downloading, underwaySeconds),
+		"upload": s.begin(s.request(t.Context(), http.MethodPut, u.uploading, appPort, "/upload",
+			oneByteASecond(t.Context(), bytes.Repeat([]byte("u"), underwaySeconds)))),
+	}
+	requireEchoSoon(t, u.talk, "still here") // the others may have had to be woken first
+	u.results["held request"] = s.begin(s.request(t.Context(), http.MethodGet, u.holding, appPort, "/state", nil))
+	s.awaitState(t, 2*time.Second, u.holding, "RESUMING")
+	return u
+}
+
+func (u *underway) ids() []string {
+	return []string{u.downloading, u.uploading, u.holding, u.talking, u.parking}
+}
+
+// requireUnharmed fails the test unless all requests come to their end, and the stream that is in use
+// goes on.
+func (u *underway) requireUnharmed(t *testing.T) {
+	t.Helper()
+	for time.Since(u.began) < (underwaySeconds+5)*time.Second {
+		began := time.Now()
+		requireEchoSoon(t, u.talk, "still here")
+		if took := time.Since(began); took > late {
+			t.Errorf("a message on a stream that is in use took %s", took)
+		}
+		time.Sleep(time.Second)
+	}
+	for what, r := range u.results {
+		select {
+		case got := <-r:
+			if got.err != nil || got.answer.status != http.StatusOK {
+				t.Errorf("the %s that was in flight: %v; %s", what, got.err, got.answer)
+			}
+		case <-time.After(late):
+			t.Errorf("the %s that was in flight has not ended", what)
+		}
+	}
+}
+
+// requireEchoSoon is requireEcho for a stream that may hang.
+func requireEchoSoon(t *testing.T, c *websocket.Conn, message string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settled)
+	defer cancel()
+	if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
+		t.Fatalf("sending %q over the WebSocket: %v", message, err)
+	}
+	if _, got, err := c.Read(ctx); err != nil || string(got) != message {
+		t.Fatalf("wanted %q back over the WebSocket, got %q, %v", message, got, err)
+	}
+}
+
 // requireSleepsUnder fails the test unless a stream of the former configuration goes by the idle timeout
 // of this one, and can wake the sandbox still.
 func (s *sandman) requireSleepsUnder(t *testing.T, c *websocket.Conn, id string, idle time.Duration) {
