@@ -56,7 +56,7 @@ func runWebSocket(ctx context.Context, args []string) error {
 	progress("without any message: bare %.1f ms CPU time a second, ours %.1f ms", 1000*ends[0].idle, 1000*ends[1].idle)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	var rates, cpus []float64
-	fmt.Fprintln(w, "messages\tbare/s\tours/s\tof bare\tbare CPU\tours CPU\tof bare\t")
+	fmt.Fprintln(w, "messages\tbare/s\tours/s\tpart\tbare CPU\tours CPU\tpart\t")
 	for _, f := range floods() {
 		if !strings.Contains(f.String(), *only) {
 			continue
