@@ -59,6 +59,8 @@ var vscodeNames = names{
 	{channel: "remoteterminal", name: "$updateTitle"},
 	{channel: "remoteterminal", name: "$acknowledgeDataEvent"},
 	{channel: "remoteterminal", name: "$orphanQuestionReply"},
+	// ports that programs opened and closed
+	{name: "$onDidTunnelsChange"},
 	// what an extension found in the files, on its way back to the extensions
 	{name: "$acceptMarkersChange"},
 }

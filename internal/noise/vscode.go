@@ -204,11 +204,21 @@ func (j *vscodeJudge) hostCall(body []byte, length int) Verdict {
 	if end > len(body) || body[6] == 0 || body[before] != '$' {
 		return Counts
 	}
-	if name := body[before:end]; vscodeNames.have(nil, name) || haveAny(j.rules, nil, name) {
+	name := body[before:end]
+	if vscodeNames.have(nil, name) || haveAny(j.rules, nil, name) {
+		return Noise
+	}
+	if string(name) == activation && len(body) == length && bytes.Contains(body[end:], tunnelEvent) {
 		return Noise
 	}
 	return Counts
 }
+
+// Extensions are activated by what a person does, and by a port that a program
+// opened: the page looks for those by itself.
+const activation = "$activateByEvent"
+
+var tunnelEvent = []byte(`["onTunnel"`)
 
 // call is the beginning of a message on the management connection.
 type call struct {
