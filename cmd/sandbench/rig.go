@@ -141,7 +141,11 @@ func (r *rig) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+time.Duration(len(r.made))*time.Second)
 	defer cancel()
 	_ = each(ctx, len(r.made), func(ctx context.Context, i int) error {
-		if err := r.host.Kill(ctx, r.made[i]); err != nil && !e2b.IsNotFound(err) {
+		err := r.host.Kill(ctx, r.made[i])
+		if e2b.IsNotFound(err) { // or it is on Sandman's own local host
+			err = r.e2b.Kill(ctx, r.made[i])
+		}
+		if err != nil && !e2b.IsNotFound(err) {
 			fmt.Fprintln(os.Stderr, "sandbench: a sandbox was left:", err)
 		}
 		return nil // the others are to be ended all the same
