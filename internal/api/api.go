@@ -63,6 +63,7 @@ func New(cfg Config) (http.Handler, error) {
 	s.addWhy()
 	s.addEvents()
 	s.addHolds()
+	s.addRuns()
 	s.addBadge()
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {

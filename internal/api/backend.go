@@ -80,6 +80,8 @@ type Reader interface {
 	// after a revision where it is resumed. A filter for one sandbox begins with
 	// how that is, unless it is resumed.
 	Watch(ctx context.Context, f EventFilter, after int64, resumed bool) (Events, error)
+	// LeaderRuns gives what the pauser has done, the newest first.
+	LeaderRuns(ctx context.Context) ([]session.Run, error)
 	// BadgeKey gives the key that badge tokens are signed with, the same at every
 	// proxy.
 	BadgeKey(ctx context.Context) ([]byte, error)

@@ -30,6 +30,7 @@ type memory struct {
 	why      api.Why
 	work     func(context.Context) error // what a create waits for
 	badgeKey []byte
+	runs     []session.Run
 	events   chan []api.Event // what streams tell; nil: what there is, and no more
 	watched  api.EventFilter
 	resumed  int64 // where the last stream was resumed; -1: it was not
@@ -177,6 +178,10 @@ func (t *told) Next(ctx context.Context) ([]api.Event, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (m *memory) LeaderRuns(context.Context) ([]session.Run, error) {
+	return m.runs, m.fail
 }
 
 func (m *memory) BadgeKey(context.Context) ([]byte, error) {

@@ -100,6 +100,7 @@ type Engine struct {
 	streams *Streams
 	settle  settlePeriod
 	secrets secrets
+	runs    chan session.Run // that the store does not have yet
 	started time.Time
 
 	watchers *watchers
@@ -132,7 +133,10 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	if cfg.IdleTimeout < session.MinIdleTimeout {
 		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
 	}
-	e := &Engine{cfg: cfg, client: client, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{})}
+	e := &Engine{
+		cfg: cfg, client: client, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}),
+		runs: make(chan session.Run, runsAhead),
+	}
 	e.idleNow.Store(int64(cfg.IdleTimeout))
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
@@ -150,7 +154,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e.pauser = pauser.New(pauseStore{sessions{e}}, pauseHost{e.hosts}, pauser.Config{
 		Node: e.store.Node(), IdleTimeout: e.timeout, CheckEvery: cfg.CheckEvery, Drain: cfg.Drain,
 		Cut:   cfg.LeaseTTL + 5*time.Second, // the presence of a proxy that has died ends with its lease
-		InUse: e.inUse, Streams: e.openStreams, Logger: cfg.Logger.Named("pauser"),
+		InUse: e.inUse, Streams: e.openStreams, Ran: e.ran, Logger: cfg.Logger.Named("pauser"),
 	})
 	return e, nil
 }
@@ -213,6 +217,7 @@ func (e *Engine) run(leading context.Context) {
 	probing.Go(func() { e.hosts.probe(e.ending, e.cfg.CheckEvery) })
 	probing.Go(func() { e.tellContact(e.ending) })
 	storing.Go(func() { _ = e.store.Run(base) })
+	storing.Go(func() { e.keepRuns(base) })
 	visiting.Go(func() { e.visits.Run(visits) })
 	visiting.Go(func() { e.streams.publish(visits, e.store.PutTraffic, e.log) })
 	if err := e.store.Lead(leading, e.lead); err != nil {

@@ -164,7 +164,8 @@ func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, 
 	if err != nil {
 		return errors.Join(err, p.giveUp(ctx, op, "pause refused, "+err.Error()))
 	}
-	return p.call(ctx, op, verdict{s.Record, reason, sent, epoch})
+	_, err = p.call(ctx, op, verdict{s.Record, reason, sent, epoch})
+	return err
 }
 
 // untilSettled waits for the end of the settle period, and gives the epoch of

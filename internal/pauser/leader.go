@@ -26,6 +26,8 @@ type leader struct {
 	looked     chan aheadLook // an end time was looked at
 	aheadSlots chan struct{}  // bounds the lookers
 
+	pass pass // what came due lately
+
 	epoch     uint64        // of the contact with the store
 	swept     chan struct{} // closed at the end of the sweep under way; nil: none is
 	nextSweep time.Time
@@ -54,6 +56,7 @@ func (p *Pauser) Lead(ctx context.Context, term Term) {
 		atWork: make(map[string]bool), busy: make(map[string]struct{}), done: make(chan worked), slots: make(chan struct{}, maxWorkers),
 		looked: make(chan aheadLook), aheadSlots: make(chan struct{}, maxLookers),
 	}
+	defer func() { l.tellPass(time.Now(), true) }()
 	_, l.epoch = p.store.SettledAt()
 	stop := p.store.Watch(l.dirty.add)
 	defer stop()
@@ -84,6 +87,7 @@ func (l *leader) run(ctx context.Context) {
 			l.noteSweep(time.Now())
 		case <-timer.C:
 		case now := <-every.C:
+			l.tellPass(now, false)
 			l.settleAbandoned(ctx)
 			l.maybeSweep(ctx, now)
 		}
@@ -210,7 +214,9 @@ func (l *leader) due(ctx context.Context, id string, epoch uint64) error {
 	var err error
 	switch {
 	case ok && !time.Now().Before(at):
-		err = l.sleep(ctx, s, timeout, epoch)
+		began, told := time.Now(), session.State("")
+		told, err = l.sleep(ctx, s, timeout, epoch)
+		l.pass.note(id, began, told, err)
 	case !ok && len(s.Presence) == 0 && s.Activity.Open:
 		err = l.store.Lapsed(ctx, s)
 	}

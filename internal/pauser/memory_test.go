@@ -404,6 +404,9 @@ type rig struct {
 	host  *host
 	// retire ends the term, and returns when Lead has.
 	retire func()
+
+	mu  sync.Mutex    // guards the following field
+	ran []session.Run // what the leader told of its runs
 }
 
 // bubble runs f with a Pauser that does not lead yet, by a clock of its own.
@@ -416,11 +419,18 @@ func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
 			Node: "n1", Logger: zap.NewNop(),
 			IdleTimeout: func(rec session.Record) time.Duration { return rec.Timeout(idle) },
 			InUse:       func(string) []string { return nil },
+			Ran:         r.note,
 		})
 		f(t, r)
 		r.retire()
 		r.Wait()
 	})
+}
+
+func (r *rig) note(run session.Run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ran = append(r.ran, run)
 }
 
 // record puts a record of the test's one sandbox, with its last visit closed.

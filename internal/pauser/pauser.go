@@ -138,7 +138,10 @@ type Config struct {
 	// pause: their clients will come again by themselves. nil: as the snapshot
 	// says.
 	Streams func(s *session.Snapshot) int
-	Logger  *zap.Logger
+	// Ran is told of each sweep, and of what came due within a minute. It must
+	// not block. Optional.
+	Ran    func(session.Run)
+	Logger *zap.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -157,6 +160,9 @@ func (c Config) withDefaults() Config {
 		if *d.v == 0 {
 			*d.v = d.d
 		}
+	}
+	if c.Ran == nil {
+		c.Ran = func(session.Run) {}
 	}
 	if c.Streams == nil {
 		c.Streams = (*session.Snapshot).Streams

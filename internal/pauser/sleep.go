@@ -27,12 +27,13 @@ func (p *Pauser) newOp(phase session.Phase, span time.Duration, now time.Time) s
 // sleep pauses an idle session. A conflict means that it is not idle any more,
 // which is as good. epoch is that of the contact with the store under which the
 // verdict was reached.
-func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Duration, epoch uint64) error {
+// It gives the state that it ended in, "" where nothing came of it.
+func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Duration, epoch uint64) (session.State, error) {
 	sent := time.Now()
 	op := l.newOp(session.PhaseCalling, l.cfg.CallWithin+l.cfg.CallTimeout+opMargin, sent)
 	next, err := s.Sleep(op, "idle for "+idle.String(), sent)
 	if err != nil {
-		return err
+		return "", err
 	}
 	next.Parked = l.cfg.Streams(s)
 	within, cancel := context.WithTimeout(ctx, l.cfg.CallWithin)
@@ -43,7 +44,7 @@ func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Durat
 	ctx, end := l.detach(ctx) // the op has an owner now, leader or not
 	defer end()
 	if err != nil {
-		return errors.Join(err, l.undo(ctx, own))
+		return "", errors.Join(err, l.undo(ctx, own))
 	}
 	return l.call(ctx, own, verdict{s.Record, next.Reason, sent, epoch})
 }
@@ -92,22 +93,23 @@ func (p *Pauser) void(op Op, v verdict) string {
 }
 
 // call is the host's pause call and what comes after it. The call is sent once,
-// and what it answers is believed only where it is clear.
-func (p *Pauser) call(ctx context.Context, op Op, v verdict) error {
+// and what it answers is believed only where it is clear. told is the state that
+// it ended in.
+func (p *Pauser) call(ctx context.Context, op Op, v verdict) (told session.State, err error) {
 	if why := p.void(op, v); why != "" {
-		return errors.Join(errVoid, p.giveUp(ctx, op, why))
+		return "", errors.Join(errVoid, p.giveUp(ctx, op, why))
 	}
 	failpoint.Hit(failpoint.CallBegin)
 	failed := p.pauseAtHost(ctx, v.rec)
 	failpoint.Hit(failpoint.CallDone)
-	told := session.Paused
+	told = session.Paused
 	if failed != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("left to be settled by others: %w", context.Cause(ctx))
+			return "", fmt.Errorf("left to be settled by others: %w", context.Cause(ctx))
 		}
 		told = p.ask(ctx, v.rec, failed)
 	}
-	err := p.end(ctx, op, func(r session.Record) (session.Record, error) {
+	err = p.end(ctx, op, func(r session.Record) (session.Record, error) {
 		now := time.Now()
 		switch told {
 		case session.Paused:
@@ -120,9 +122,9 @@ func (p *Pauser) call(ctx context.Context, op Op, v verdict) error {
 	})
 	failpoint.Hit(failpoint.PauseDone)
 	if err == nil && told == session.Running {
-		return fmt.Errorf("pausing at the host: %w", failed)
+		return told, fmt.Errorf("pausing at the host: %w", failed)
 	}
-	return err
+	return told, err
 }
 
 func (p *Pauser) pauseAtHost(ctx context.Context, rec session.Record) error {

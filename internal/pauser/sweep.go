@@ -22,6 +22,9 @@ type Sweep struct {
 	Failed    int           `json:"failed"`
 	// Errors says, by host, why it could not be compared.
 	Errors map[string]string `json:"errors,omitempty"`
+
+	paused, resumed, killed int // what the host's word made of records
+	failed                  failures
 }
 
 // LastSweep gives the last sweep of this process; its time is zero if there
@@ -62,6 +65,9 @@ func (p *Pauser) Sweep(ctx context.Context) Sweep {
 	p.mu.Lock()
 	p.sweep = result
 	p.mu.Unlock()
+	if ctx.Err() == nil { // another one goes on with it
+		p.tellRun(result.asRun())
+	}
 	return result
 }
 
@@ -77,27 +83,43 @@ func (p *Pauser) sweepHost(ctx context.Context, host string, records []*session.
 		if ctx.Err() != nil {
 			return
 		}
-		changed, err := p.sweepOne(ctx, s, listed, slices.Contains(missing, s))
-		result.count(&result.Corrected, changed, err)
-		if err != nil {
+		changed, told, err := p.sweepOne(ctx, s, listed, slices.Contains(missing, s))
+		result.count(s.SandboxID, &result.Corrected, changed, err)
+		if err == nil {
+			result.tell(told)
+		} else {
 			p.report("correcting a record", s.SandboxID, err)
 		}
 	}
 	for id, rec := range listed {
 		if _, ok := known[id]; !ok && p.store.Get(id) == nil && ctx.Err() == nil {
 			err := p.store.Adopt(ctx, rec)
-			result.count(&result.Adopted, true, err)
+			result.count(id, &result.Adopted, true, err)
 		}
 	}
 }
 
-func (r *Sweep) count(n *int, changed bool, err error) {
+func (r *Sweep) count(id string, n *int, changed bool, err error) {
 	switch {
 	case isConflict(err): // somebody was quicker, and knows better
 	case err != nil:
 		r.Failed++
+		r.failed.add(id, err)
 	case changed:
 		*n++
+	}
+}
+
+// tell notes the state that a record was given; "": none.
+func (r *Sweep) tell(told session.State) {
+	switch told {
+	case session.Paused:
+		r.paused++
+	case session.Running:
+		r.resumed++
+	case session.Killed:
+		r.killed++
+	case session.Pausing, session.Resuming:
 	}
 }
 
@@ -118,34 +140,34 @@ func compare(records []*session.Snapshot, listed map[string]session.Record) (mis
 	return missing, alive, known
 }
 
-func (p *Pauser) sweepOne(ctx context.Context, s *session.Snapshot, listed map[string]session.Record, missing bool) (changed bool, err error) {
+func (p *Pauser) sweepOne(ctx context.Context, s *session.Snapshot, listed map[string]session.Record, missing bool) (changed bool, told session.State, err error) {
 	rec, ok := listed[s.SandboxID]
 	switch {
 	case s.State.Busy():
-		return false, nil // its owner, or settling, will say
+		return false, "", nil // its owner, or settling, will say
 	case s.State == session.Killed && !ok:
 		if time.Since(s.Since) > p.cfg.KeepKilled {
-			return true, p.store.Remove(ctx, s)
+			return true, "", p.store.Remove(ctx, s)
 		}
-		return false, nil
+		return false, "", nil
 	case ok && rec.State != s.State:
-		return true, p.settleTo(ctx, s, rec.State, "the host says so")
+		return true, rec.State, p.settleTo(ctx, s, rec.State, "the host says so")
 	case missing:
 		return p.confirm(ctx, s)
 	}
-	return false, nil
+	return false, "", nil
 }
 
 // confirm asks for one sandbox that was absent from the list.
-func (p *Pauser) confirm(ctx context.Context, s *session.Snapshot) (changed bool, err error) {
+func (p *Pauser) confirm(ctx context.Context, s *session.Snapshot) (changed bool, told session.State, err error) {
 	ask, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	told, err := p.host.State(ask, s.Record)
+	told, err = p.host.State(ask, s.Record)
 	if errors.Is(err, ErrGone) {
 		told, err = session.Killed, nil
 	}
 	if err != nil || told == s.State {
-		return false, err
+		return false, "", err
 	}
-	return true, p.settleTo(ctx, s, told, "the host says so")
+	return true, told, p.settleTo(ctx, s, told, "the host says so")
 }
