@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"cmp"
 	"net/http"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/store"
 )
 
 func init() {
@@ -36,6 +39,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 	return a.provision(ctx, func(app *App, e *runningEngine) (http.Handler, error) {
 		return api.New(api.Config{
 			Version: version(), Reader: e, Actor: e, Tokens: app.tokens, Ending: app.serving, Log: app.logger.Named("api"),
+			PricePerMinute: app.PricePerMinute, HostTimeout: cmp.Or(time.Duration(app.HostTimeout), store.DefaultHostTimeout),
 		})
 	})
 }

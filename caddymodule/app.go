@@ -61,10 +61,14 @@ type App struct {
 	HostsRaw []json.RawMessage `json:"hosts,omitempty" caddy:"namespace=sandman.hosts inline_key=host"`
 
 	// How long a sandbox must be unused before it is paused, unless it has an
-	// idle timeout of its own. A shorter one saves more and lets visitors wait
+	// idle timeout of its own, or its project or owner has (`/policies` in the
+	// API). A shorter one saves more and lets visitors wait
 	// for a wake more often. A reload applies it to what is running, too. At
 	// least 2s. Default: 10m.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// What idle timeouts may be, whoever sets them.
+	Limits *Limits `json:"limits,omitempty"`
 
 	// How often all records are compared with the hosts' own lists. Deadlines
 	// are met without it; it finds what others have done at a host, and costs a
@@ -79,6 +83,12 @@ type App struct {
 	// What a running sandbox costs per minute, in any currency, for the savings
 	// that are shown. Default: 0.
 	PricePerMinute float64 `json:"price_per_minute,omitempty"`
+
+	// The timeout that the host's own API gives a sandbox, which ends its run
+	// whether somebody uses it or not. The savings tell what whole runs of it
+	// would have cost instead. A reload applies it to what is counted from then
+	// on. Default: 5m, as E2B's API and SDKs have it.
+	HostTimeout caddy.Duration `json:"host_timeout,omitempty"`
 
 	// Who may use the API. Without one nobody may. A reload that changes only
 	// these changes nothing else.
@@ -206,11 +216,14 @@ func (a *App) Validate() error {
 		return fmt.Errorf("idle_timeout %s is too short: at least %s", d, session.MinIdleTimeout)
 	}
 	for name, d := range map[string]caddy.Duration{
-		"check_every": a.CheckEvery, "activity_resolution": *a.ActivityResolution, "hold": a.Hold, "drain": a.Drain, "lease_ttl": a.LeaseTTL,
+		"host_timeout": a.HostTimeout, "check_every": a.CheckEvery, "activity_resolution": *a.ActivityResolution, "hold": a.Hold, "drain": a.Drain, "lease_ttl": a.LeaseTTL,
 	} {
 		if d < 0 {
 			return fmt.Errorf("%s must not be negative", name)
 		}
+	}
+	if err := a.Limits.validate(time.Duration(a.IdleTimeout)); err != nil {
+		return err
 	}
 	if a.PricePerMinute < 0 {
 		return errors.New("price_per_minute must not be negative")

@@ -47,9 +47,13 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			...
 //		}
 //		idle_timeout        <duration>
+//		limits {
+//			idle_timeout <min> <max>
+//		}
 //		check_every         <duration>
 //		activity_resolution <duration>
 //		price_per_minute    <amount>
+//		host_timeout        <duration>
 //		token               <name> <role> <secret|hash|generate> [<owner>]
 //		owner_metadata      <key>
 //		project_metadata    <key>
@@ -80,6 +84,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalHost(d)
 		case "idle_timeout":
 			err = durationArg(d, &a.IdleTimeout)
+		case "limits":
+			a.Limits = new(Limits)
+			err = a.Limits.unmarshalCaddyfile(d)
 		case "check_every":
 			err = durationArg(d, &a.CheckEvery)
 		case "activity_resolution":
@@ -87,6 +94,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = durationArg(d, a.ActivityResolution)
 		case "price_per_minute":
 			err = amountArg(d, &a.PricePerMinute)
+		case "host_timeout":
+			err = durationArg(d, &a.HostTimeout)
 		case "token":
 			err = a.unmarshalToken(d)
 		case "owner_metadata":

@@ -42,7 +42,7 @@ func (r *runningEngine) outlook(id string, policy wake.Policy, why error) page {
 	case failedToWake(s) || errors.As(why, new(*wake.NotYetError)):
 		p.failed(s, why)
 	default:
-		p.asleep(s, policy, why)
+		p.asleep(s, policy.Of(r.Effective(s.Record)), why)
 	}
 	p.Version = p.version()
 	return p
@@ -103,7 +103,7 @@ func (p *page) failed(s *session.Snapshot, why error) {
 }
 
 // asleep offers to wake it by hand, and says why that is needed.
-func (p *page) asleep(s *session.Snapshot, policy wake.Policy, why error) {
+func (p *page) asleep(s *session.Snapshot, rule wake.Rule, why error) {
 	p.Mood, p.Title, p.Button = moodAsleep, "Asleep", "Wake it up"
 	p.Detail = "This sandbox sleeps until somebody needs it. Everything continues where it was left."
 	if s.State == session.Pausing {
@@ -113,7 +113,7 @@ func (p *page) asleep(s *session.Snapshot, policy wake.Policy, why error) {
 	switch {
 	case errors.As(why, &refused) && refused.Code == wake.CodeBudget:
 		p.Reason = "Open pages have woken it as often as they may today, so this one waits for you."
-	case policy.Of(s.Record) == wake.WakeManual:
+	case rule == wake.WakeManual:
 		p.Reason = "It is set to wake by hand only."
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/engine"
 	"github.com/sandman-proxy/sandman/internal/pauser"
+	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/store"
 )
 
@@ -72,19 +73,19 @@ func (s *openStore) trouble() error {
 	return s.embedded.Err()
 }
 
-// agree makes the newest configuration's idle timeout that of all engines on
-// the store: of retired ones too, whose streams would else keep sandboxes awake
-// by the timeout that they were opened under.
+// agree makes the newest configuration's idle timeout and limits those of all
+// engines on the store: of retired ones too, whose streams would else keep
+// sandboxes awake by the timeout that they were opened under.
 func (s *openStore) agree() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.engines) == 0 {
 		return
 	}
-	idle := s.engines[len(s.engines)-1].idle
+	newest := s.engines[len(s.engines)-1]
 	for r := range open.all() {
 		if r.store == s {
-			r.SetIdleTimeout(idle)
+			r.SetDefaults(newest.idle, newest.limits)
 		}
 	}
 }
@@ -111,6 +112,7 @@ type runningEngine struct {
 	uses     *uses
 	wishes   wishes
 	idle     time.Duration // as configured
+	limits   session.Limits
 	hosts    []openHost
 	store    *openStore
 	storeKey string
@@ -151,9 +153,10 @@ func (r *runningEngine) start(a *App) error {
 		hosts = append(hosts, h.Host)
 	}
 	r.idle = cmp.Or(time.Duration(a.IdleTimeout), pauser.DefaultIdleTimeout)
+	r.limits = a.Limits.limits()
 	e, err := engine.New(r.store.client, engine.Config{
 		Prefix: a.Etcd.Prefix, Version: version(), Exclusive: a.Etcd.Embedded,
-		IdleTimeout: r.idle, CheckEvery: time.Duration(a.CheckEvery),
+		IdleTimeout: r.idle, Limits: r.limits, HostTimeout: time.Duration(a.HostTimeout), CheckEvery: time.Duration(a.CheckEvery),
 		ActivityResolution: time.Duration(*a.ActivityResolution), Hold: time.Duration(a.Hold),
 		Drain: time.Duration(a.Drain), LeaseTTL: time.Duration(a.LeaseTTL),
 		OwnerKey: a.OwnerMetadata, ProjectKey: a.ProjectMetadata,

@@ -58,7 +58,7 @@ const pongWithin = 2 * time.Second
 func (f *flight) stillOpen(ctx context.Context) bool {
 	s := f.engine.Session(f.target.SandboxID)
 	if f.asker() != wake.PageSocket || s == nil || s.State != session.Paused && s.State != session.Pausing ||
-		f.gate.policy.Of(s.Record) != wake.WakeIntent {
+		f.gate.policy.Of(f.engine.Effective(s.Record)) != wake.WakeIntent {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, pongWithin)

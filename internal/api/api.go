@@ -41,6 +41,9 @@ type Config struct {
 	// when this API is about to end. nil: never.
 	Ending context.Context
 	Log    *zap.Logger
+
+	PricePerMinute float64       // of a running sandbox
+	HostTimeout    time.Duration // the host's own, for comparison
 }
 
 type server struct {
@@ -61,6 +64,8 @@ func New(cfg Config) (http.Handler, error) {
 	s.addStatus()
 	s.addSandboxes()
 	s.addWhy()
+	s.addPolicies()
+	s.addSavings()
 	s.addEvents()
 	s.addHolds()
 	s.addRuns()
@@ -116,7 +121,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	h, pattern := s.mux.Handler(r)
 	switch {
-	case r.URL.Path != path.Clean(r.URL.Path): // the mux would redirect
+	case r.URL.EscapedPath() != path.Clean(r.URL.EscapedPath()): // the mux would redirect
 		notARoute(r).write(w)
 	case pattern == "":
 		s.refuse(w, r, h)

@@ -12,13 +12,16 @@ import (
 )
 
 // Sandbox is a session as the API shows it: its record and what is known
-// around it. IdleTimeout is the effective one, also where the record has none.
+// around it. IdleTimeout and WakePolicy are those that hold, also where the
+// record has none.
 type Sandbox struct {
 	session.Record
-	LastActivity *time.Time `json:"lastActivity"` // nil: none is known
-	ActivityKind string     `json:"activityKind"`
-	PauseAt      *time.Time `json:"pauseAt"`      // nil: something keeps it awake, or it does not run
-	AwakeBecause []string   `json:"awakeBecause"` // in words, empty where nothing does
+	IdleTimeoutFrom session.Source `json:"idleTimeoutFrom"` // whose IdleTimeout holds
+	WakePolicyFrom  session.Source `json:"wakePolicyFrom"`  // likewise; FromSite: the site decides
+	LastActivity    *time.Time     `json:"lastActivity"`    // nil: none is known
+	ActivityKind    string         `json:"activityKind"`
+	PauseAt         *time.Time     `json:"pauseAt"`      // nil: something keeps it awake, or it does not run
+	AwakeBecause    []string       `json:"awakeBecause"` // in words, empty where nothing does
 
 	Holds       []session.Hold `json:"holds"` // that keep it awake
 	OpenStreams OpenStreams    `json:"openStreams"`
@@ -61,6 +64,16 @@ type HistoryLine struct {
 	session.Transition
 }
 
+// HistoryQuery says which lines are asked for. Its zero fields but Limit don't
+// filter.
+type HistoryQuery struct {
+	Limit  int             // at most so many, at least 1
+	Before int64           // only lines of smaller revisions
+	To     []session.State // only transitions to these states
+	Since  time.Time       // only what took place then or later
+	Until  time.Time       // only what took place before
+}
+
 // Reader answers from what this process knows; it changes nothing and does not
 // wait for a host.
 type Reader interface {
@@ -68,9 +81,8 @@ type Reader interface {
 	// [ErrNotFound].
 	Get(ctx context.Context, id string) (Sandbox, error)
 	List(ctx context.Context, f Filter) (Page, error)
-	// History returns at most limit lines, the newest first; with before other
-	// than 0 only those of smaller revisions.
-	History(ctx context.Context, id string, before int64, limit int) ([]HistoryLine, error)
+	// History returns the lines that are asked for, the newest first.
+	History(ctx context.Context, id string, q HistoryQuery) ([]HistoryLine, error)
 	// OpenStreams tells, by the proxy, what streams a sandbox has open and what
 	// was refused; no proxy without any.
 	OpenStreams(ctx context.Context, id string) ([]NodeTraffic, error)
@@ -87,6 +99,8 @@ type Reader interface {
 	BadgeKey(ctx context.Context) ([]byte, error)
 	// Status never fails: what is out of reach is part of the answer.
 	Status(ctx context.Context) Status
+	PolicyReader
+	SavingsReader
 }
 
 // Actor changes sandboxes. Its methods return when the change is done; ctx
@@ -112,7 +126,8 @@ type Actor interface {
 	// is chosen to outlast the idle timeout, a nil AutoPause means true.
 	Create(ctx context.Context, n e2b.NewSandbox, owner string) (Sandbox, error)
 	// Update changes settings. With ifMatch other than 0 it fails with
-	// session.ErrConflict unless that is the record's revision.
+	// session.ErrConflict unless that is the record's revision; with a
+	// [LimitError] where an idle timeout could not hold.
 	Update(ctx context.Context, id string, p Patch, ifMatch int64) (Sandbox, error)
 	// Used notes a use of this kind, now. It fails with [ErrNotRunning] where
 	// the sandbox does not run.
@@ -124,6 +139,7 @@ type Actor interface {
 	EndHold(ctx context.Context, id, name string) error
 	// Kill ends a sandbox for good, at the host and in the record.
 	Kill(ctx context.Context, id string) error
+	PolicyActor
 }
 
 // PauseOptions are those of a pause by hand.
@@ -141,6 +157,24 @@ type Patch struct {
 	WakePolicy  Optional[string]           `json:"wakePolicy,omitzero"`
 	Owner       Optional[string]           `json:"owner,omitzero"`
 	Project     Optional[string]           `json:"project,omitzero"`
+	// By says who asks, such as "token ops".
+	By string `json:"-"`
+}
+
+// Names are those of the settings that the patch changes.
+func (p Patch) Names() []string {
+	var names []string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"idleTimeout", p.IdleTimeout.Set}, {"wakePolicy", p.WakePolicy.Set}, {"owner", p.Owner.Set}, {"project", p.Project.Set},
+	} {
+		if f.set {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 // Status is how this process and what it depends on are doing.

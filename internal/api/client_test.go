@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
@@ -70,7 +71,7 @@ func newClient(t testing.TB, m *memory, log *zap.Logger) *client {
 
 func configured(t testing.TB, m *memory, change func(*api.Config)) *client {
 	t.Helper()
-	cfg := api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: zap.NewNop()}
+	cfg := api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: zap.NewNop(), PricePerMinute: 0.0005, HostTimeout: 5 * time.Minute}
 	change(&cfg)
 	h, err := api.New(cfg)
 	if err != nil {

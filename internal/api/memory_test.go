@@ -24,16 +24,19 @@ type memory struct {
 	fail     error    // what every change fails with
 	lastList api.Filter
 	lastOpts api.PauseOptions
-	lastNew  e2b.NewSandbox
-	status   api.Status
-	traffic  []api.NodeTraffic
-	why      api.Why
-	work     func(context.Context) error // what a create waits for
-	badgeKey []byte
-	runs     []session.Run
-	events   chan []api.Event // what streams tell; nil: what there is, and no more
-	watched  api.EventFilter
-	resumed  int64 // where the last stream was resumed; -1: it was not
+	policyBook
+	usageBook
+	lastHistory api.HistoryQuery
+	lastNew     e2b.NewSandbox
+	status      api.Status
+	traffic     []api.NodeTraffic
+	why         api.Why
+	work        func(context.Context) error // what a create waits for
+	badgeKey    []byte
+	runs        []session.Run
+	events      chan []api.Event // what streams tell; nil: what there is, and no more
+	watched     api.EventFilter
+	resumed     int64 // where the last stream was resumed; -1: it was not
 }
 
 var day = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -71,7 +74,7 @@ func (m *memory) unsyncedPut(id, owner, project string) api.Sandbox {
 	r := session.New(id, "local", session.Running, "created", day)
 	r.Owner, r.Project, r.IdleTimeout, r.Revision = owner, project, session.Duration(10*time.Minute), m.revision
 	at := day.Add(10 * time.Minute)
-	sb := api.Sandbox{Record: r, LastActivity: &r.Since, ActivityKind: "request", PauseAt: &at}
+	sb := api.Sandbox{Record: r, IdleTimeoutFrom: session.FromSandbox, WakePolicyFrom: session.FromSite, LastActivity: &r.Since, ActivityKind: "request", PauseAt: &at}
 	m.records[id] = sb
 	return sb
 }
@@ -112,10 +115,11 @@ func matches(sb api.Sandbox, f api.Filter) bool {
 		sb.SandboxID > f.After
 }
 
-func (m *memory) History(_ context.Context, id string, before int64, limit int) ([]api.HistoryLine, error) {
+func (m *memory) History(_ context.Context, id string, q api.HistoryQuery) ([]api.HistoryLine, error) {
+	m.lastHistory = q
 	var lines []api.HistoryLine
-	for revision := int64(5); revision > 0 && len(lines) < limit; revision-- {
-		if before == 0 || revision < before {
+	for revision := int64(5); revision > 0 && len(lines) < q.Limit; revision-- {
+		if q.Before == 0 || revision < q.Before {
 			lines = append(lines, api.HistoryLine{Revision: revision, Transition: session.Transition{
 				At: day, From: session.Running, To: session.Pausing, Reason: "idle for 10m0s", Node: "n1", Op: id,
 			}})

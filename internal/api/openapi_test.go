@@ -54,7 +54,7 @@ func (c *client) routes(t *testing.T) []route {
 
 // target fills in the path's ID, and body is what the route takes.
 func (r route) target(id string) string {
-	return strings.NewReplacer("{id}", id, "{name}", "badge").Replace(r.path)
+	return strings.NewReplacer("{id}", id, "owners/{name}", "owners/alice", "projects/{name}", "projects/web", "{name}", "badge").Replace(r.path)
 }
 
 func (r route) body(id string) string {
@@ -65,7 +65,7 @@ func (r route) body(id string) string {
 		return `{"kind":"build"}`
 	case strings.HasSuffix(r.path, "/holds/{name}") && r.method == http.MethodPut:
 		return `{"for":"10m"}`
-	case r.method == http.MethodPatch:
+	case r.method == http.MethodPatch, r.method == http.MethodPut:
 		return `{"idleTimeout":"1h"}`
 	case r.method == http.MethodPost && !r.ofOne():
 		return fmt.Sprintf(`{"sandboxID":%q}`, id)
@@ -87,6 +87,13 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 	}
 	want := []route{
 		{"GET", "/api/v1/events", api.RoleViewer, "see"},
+		{"GET", "/api/v1/policies", api.RoleOperator, ""},
+		{"DELETE", "/api/v1/policies/owners/{name}", api.RoleAdmin, ""},
+		{"GET", "/api/v1/policies/owners/{name}", api.RoleOperator, ""},
+		{"PUT", "/api/v1/policies/owners/{name}", api.RoleAdmin, ""},
+		{"DELETE", "/api/v1/policies/projects/{name}", api.RoleAdmin, ""},
+		{"GET", "/api/v1/policies/projects/{name}", api.RoleOperator, ""},
+		{"PUT", "/api/v1/policies/projects/{name}", api.RoleAdmin, ""},
 		{"GET", "/api/v1/runs", api.RoleViewer, ""},
 		{"GET", "/api/v1/sandboxes", api.RoleViewer, ""},
 		{"POST", "/api/v1/sandboxes", api.RoleOperator, ""},
@@ -104,6 +111,7 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 		{"GET", "/api/v1/sandboxes/{id}/streams", api.RoleViewer, ""},
 		{"POST", "/api/v1/sandboxes/{id}/tokens", api.RoleOperator, ""},
 		{"GET", "/api/v1/sandboxes/{id}/why", api.RoleViewer, "see"},
+		{"GET", "/api/v1/savings", api.RoleViewer, ""},
 		{"GET", "/api/v1/status", api.RoleViewer, ""},
 	}
 	if got := c.routes(t); !slices.Equal(got, want) {
@@ -136,6 +144,7 @@ func TestRoles_everyRoute(t *testing.T) {
 				t.Parallel()
 				m := newMemory()
 				m.keep("ialice", "alice")
+				m.policies = map[string]session.Policy{"owners/alice": {Revision: 1}, "projects/web": {Revision: 2}}
 				c := newClient(t, m, zap.NewNop())
 				a := c.call(t, caller.secret, r.method, r.target("ialice"), r.body("ialice"))
 				switch {
@@ -145,6 +154,10 @@ func TestRoles_everyRoute(t *testing.T) {
 					}
 				case ranks[caller.role] < ranks[r.role]:
 					if a.status != http.StatusForbidden {
+						t.Errorf("%s", a)
+					}
+				case caller.secret == alice && strings.Contains(r.path, "/projects/"): // what others' sandboxes go by, too
+					if a.status != http.StatusNotFound {
 						t.Errorf("%s", a)
 					}
 				case r.path == "/api/v1/runs" && bound[caller.secret]: // about all

@@ -99,10 +99,15 @@ func problemOf(err error) *Problem {
 		inUse       *InUseError
 		unavailable *UnavailableError
 		host        *e2b.Error
+		limit       *LimitError
 	)
 	switch {
 	case errors.As(err, &problem):
 		return problem
+	case errors.As(err, &limit):
+		return limit.problem()
+	case errors.Is(err, ErrNoPolicy):
+		return newProblem(http.StatusNotFound, "no-policy", "There is no policy of this name. PUT one here, or leave it: then the defaults hold.")
 	case errors.Is(err, ErrNotFound):
 		return newProblem(http.StatusNotFound, "not-found", "No such sandbox. Check its ID, or register it with POST /api/v1/sandboxes.")
 	case errors.Is(err, ErrKilled):

@@ -152,6 +152,10 @@ type historyInput struct {
 	ID     string `path:"id" doc:"The sandbox's ID."`
 	Limit  int    `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"At most so many lines."`
 	Before int64  `query:"before" minimum:"1" doc:"Only lines of smaller revisions: the last one's, for the next page."`
+
+	State []string `query:"state" nullable:"false" enum:"RUNNING,PAUSING,PAUSED,RESUMING,KILLED" doc:"Only transitions to these states, separated by commas."`
+	From  string   `query:"from" doc:"Only what took place then or later: a date such as 2026-11-24, in UTC, or a time."`
+	To    string   `query:"to" doc:"Only what took place on this day or before, or before this time."`
 }
 
 type historyOutput struct {
@@ -166,7 +170,12 @@ func (s *server) history(ctx context.Context, who Token, in *historyInput) (*his
 	if _, err := s.look(ctx, who, in.ID); err != nil {
 		return nil, err
 	}
-	lines, err := s.Reader.History(ctx, in.ID, in.Before, in.Limit)
+	asked, err := spanOf(in.From, in.To)
+	if err != nil {
+		return nil, err
+	}
+	q := HistoryQuery{Limit: in.Limit, Before: in.Before, To: statesOf(in.State), Since: asked.from, Until: asked.until}
+	lines, err := s.Reader.History(ctx, in.ID, q)
 	if err != nil {
 		return nil, err
 	}
@@ -196,9 +205,7 @@ type listBody struct {
 
 func (s *server) list(ctx context.Context, who Token, in *listInput) (*listOutput, error) {
 	f := Filter{Owner: in.Owner, Project: in.Project, Host: in.Host, Limit: in.Limit, After: in.After, Claimed: !who.seesAll()}
-	for _, state := range in.State {
-		f.States = append(f.States, session.State(state))
-	}
+	f.States = statesOf(in.State)
 	if who.Owner != "" {
 		if in.Owner != "" && in.Owner != who.Owner {
 			return &listOutput{Body: listBody{Sandboxes: []Sandbox{}}}, nil
@@ -214,6 +221,14 @@ func (s *server) list(ctx context.Context, who Token, in *listInput) (*listOutpu
 		body.Sandboxes = append(body.Sandboxes, newSandboxOutput(sb).Body)
 	}
 	return &listOutput{Body: body}, nil
+}
+
+func statesOf(names []string) []session.State {
+	var states []session.State
+	for _, name := range names {
+		states = append(states, session.State(name))
+	}
+	return states
 }
 
 // ifMatch reads the one revision that an If-Match header may name. An ETag

@@ -44,7 +44,7 @@ func TestSandbox_isOneFlatObject(t *testing.T) {
 	a := newClient(t, m, zap.NewNop()).call(t, viewer, "GET", sandboxes+"/ia", "")
 	const want = `{"sandboxID":"ia","host":"local","owner":"alice","project":"web","state":"RUNNING","reason":"created",` +
 		`"since":"2026-11-24T12:00:00Z","idleTimeout":"10m0s","createdAt":"2026-11-24T12:00:00Z","startedAt":"2026-11-24T12:00:00Z",` +
-		`"totals":{"runningMs":0,"pausedMs":0,"pauses":0,"wakes":0},"lastActivity":"2026-11-24T12:00:00Z","activityKind":"request",` +
+		`"totals":{"runningMs":0,"pausedMs":0,"pauses":0,"wakes":0},"idleTimeoutFrom":"sandbox","wakePolicyFrom":"site","lastActivity":"2026-11-24T12:00:00Z","activityKind":"request",` +
 		`"pauseAt":"2026-11-24T12:10:00Z","awakeBecause":[],"holds":[],"openStreams":{"active":0,"dormant":0,"parked":0}}`
 	if strings.TrimSpace(a.body) != want {
 		t.Errorf("got  %s\nwant %s", a.body, want)

@@ -44,23 +44,27 @@ func (o Optional[T]) Schema(r huma.Registry) *huma.Schema {
 // validator takes for "anything": [Patch.Resolve] tells good from bad.
 func (Patch) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	length := maxName
-	null := &huma.Schema{Type: "null"}
 	s.Description = "Settings to change. What is absent stays; null takes a setting back to its default."
-	s.Properties["idleTimeout"] = &huma.Schema{
-		Description: "How long the sandbox stays awake after its last use: a duration such as 90s, 10m or 1d12h, or a number of seconds.",
-		AnyOf:       []*huma.Schema{{Type: huma.TypeString}, {Type: huma.TypeNumber}, null},
-		Examples:    []any{"10m"},
-	}
-	s.Properties["wakePolicy"] = &huma.Schema{
-		Description: "What may wake the sandbox: any request, requests that show intent, or nothing but a person's resume.",
-		AnyOf:       []*huma.Schema{{Type: huma.TypeString, Enum: wakePolicies()}, null},
-	}
+	s.Properties["idleTimeout"] = durationOrNull("How long the sandbox stays awake after its last use", "10m")
+	s.Properties["wakePolicy"] = wakePolicyOrNull("What may wake the sandbox: any request, requests that show intent, or nothing but a person's resume.")
 	for _, name := range []string{"owner", "project"} {
 		s.Properties[name].MaxLength = &length
 	}
 	s.Properties["owner"].Description = "Whose sandbox it is."
 	s.Properties["project"].Description = "What it belongs to."
 	return s
+}
+
+func durationOrNull(doc, example string) *huma.Schema {
+	return &huma.Schema{
+		Description: doc + ": a duration such as 90s, 10m or 1d12h, or a number of seconds.",
+		AnyOf:       []*huma.Schema{{Type: huma.TypeString}, {Type: huma.TypeNumber}, {Type: "null"}},
+		Examples:    []any{example},
+	}
+}
+
+func wakePolicyOrNull(doc string) *huma.Schema {
+	return &huma.Schema{Description: doc, AnyOf: []*huma.Schema{{Type: huma.TypeString, Enum: wakePolicies()}, {Type: "null"}}}
 }
 
 func wakePolicies() []any { return []any{"any", "intent", "manual"} }
@@ -77,8 +81,10 @@ func sandboxDocs() map[string]string {
 		"state":          "Where the sandbox stands. PAUSING and RESUMING are the two in between.",
 		"reason":         "Why the last transition took place, in words.",
 		"since":          "When the last transition took place.",
-		"idleTimeout":    "How long it stays awake after its last use, in effect: its own or the default.",
-		"wakePolicy":     "What may wake it: any, intent or manual. Absent: the site's default.",
+		"idleTimeout":    "How long it stays awake after its last use, in effect.",
+		"wakePolicy":     "What may wake it, in effect: any, intent or manual. Absent: the site's default.",
+		"setBy":          "Who set the sandbox's own settings, and when, by their names.",
+		"countedTo":      "Up to when its time is in the usage already, since it came to another owner or project.",
 		"createdAt":      "When Sandman came to know it.",
 		"startedAt":      "Start of the current or last run.",
 		"pausedAt":       "When it was last paused.",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -75,14 +74,7 @@ type updateInput struct {
 
 // Resolve checks the settings.
 func (p *Patch) Resolve(huma.Context) []error {
-	var errs []error
-	if d := p.IdleTimeout; d.Set && !d.Null && (time.Duration(d.Value) < session.MinIdleTimeout || time.Duration(d.Value) > maxIdleTimeout) {
-		errs = append(errs, invalid("body.idleTimeout", fmt.Sprintf("%s is out of range: want %s to %s, or null for the default", d.Value, session.MinIdleTimeout, maxIdleTimeout)))
-	}
-	if w := p.WakePolicy; w.Set && !w.Null && !slices.Contains(wakePolicies(), any(w.Value)) {
-		errs = append(errs, invalid("body.wakePolicy", "want any, intent or manual, or null for the default"))
-	}
-	return errs
+	return append(checkIdle("idleTimeout", p.IdleTimeout), checkWake(p.WakePolicy)...)
 }
 
 func (s *server) update(ctx context.Context, who Token, in *updateInput) (*sandboxOutput, error) {
@@ -96,6 +88,7 @@ func (s *server) update(ctx context.Context, who Token, in *updateInput) (*sandb
 	if err != nil {
 		return nil, err
 	}
+	in.Body.By = by(who)
 	sb, err := s.Actor.Update(ctx, in.ID, in.Body, revision)
 	if revision != 0 && errors.Is(err, session.ErrConflict) {
 		return nil, changed("The sandbox has changed since.")

@@ -65,17 +65,25 @@ type Keeper struct {
 
 // The sources of a setting.
 const (
-	SetHere      = "sandbox" // the sandbox's own
-	SetByDefault = "default" // of the configuration
-	SetBySite    = "site"    // of the site that the request comes to
+	SetHere      = string(session.FromSandbox) // the sandbox's own
+	SetByProject = string(session.FromProject) // its project's policy
+	SetByOwner   = string(session.FromOwner)   // its owner's policy
+	SetByDefault = string(session.FromDefault) // of the configuration
+	SetBySite    = string(session.FromSite)    // of the site that the request comes to
 )
 
 // Setting is one that decides over a sandbox's sleep.
 type Setting struct {
 	Name   string `json:"name" doc:"As PATCH calls it."`
 	Value  string `json:"value" doc:"What holds. Empty where each site decides."`
-	Source string `json:"source" enum:"sandbox,default,site" doc:"Whether the sandbox has its own, or goes by the configuration's default or the site's."`
+	Source string `json:"source" enum:"sandbox,project,owner,default,site" doc:"Whether the sandbox has its own, or goes by its project's or owner's policy, the configuration's default or the site's."`
 	Words  string `json:"words" doc:"What it means."`
+
+	By *string    `json:"by,omitempty" doc:"Who set it. Absent where nobody has, or nobody knows."`
+	At *time.Time `json:"at,omitempty" doc:"When it was set."`
+	// Asked differs from Value where a limit is in the way.
+	Asked string `json:"asked,omitempty" doc:"What the source says, where a limit makes it another."`
+	Limit string `json:"limit,omitempty" enum:"project,owner,default" doc:"Whose limit that is: the project's or owner's policy, or the operator's (default)."`
 }
 
 // StreamCounts counts streams by what they are to their sandbox.

@@ -171,16 +171,6 @@ type term struct {
 	store.Term
 }
 
-func (t term) Sleep(ctx context.Context, next session.Record, activityRevision int64) (pauser.Op, error) {
-	o, err := t.begin(next, t.settled, func() (session.Record, error) {
-		return t.store.Sleep(ctx, next, activityRevision, t.Term)
-	})
-	if o == nil {
-		return nil, err
-	}
-	return o, err
-}
-
 // fence is the right to call the host for an op, by the monotonic clock alone:
 // it ends with the op's deadline, and with the lease that the op began under.
 // A new lease does not revive it.

@@ -36,6 +36,13 @@ type Config struct {
 	// sandbox. 0 writes each change.
 	ActivityResolution time.Duration
 
+	// Limits are those of all idle timeouts, whoever sets them.
+	Limits session.Limits
+
+	// HostTimeout is the host's own timeout that usage is compared with. Default
+	// store.DefaultHostTimeout.
+	HostTimeout time.Duration
+
 	// OwnerKey and ProjectKey name the metadata that a sandbox's owner and
 	// project are taken from.
 	OwnerKey, ProjectKey string
@@ -105,8 +112,8 @@ type Engine struct {
 
 	watchers *watchers
 
-	leading atomic.Bool
-	idleNow atomic.Int64 // the default idle timeout, in ns
+	leading  atomic.Bool
+	defaults atomic.Pointer[defaults]
 
 	client    *store.Client
 	heir      atomic.Pointer[Engine]    // the engine that has taken over, on another store
@@ -137,8 +144,8 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 		cfg: cfg, client: client, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}),
 		runs: make(chan session.Run, runsAhead),
 	}
-	e.idleNow.Store(int64(cfg.IdleTimeout))
-	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, Logger: cfg.Logger.Named("store")})
+	e.defaults.Store(&defaults{cfg.IdleTimeout, cfg.Limits})
+	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, HostTimeout: cfg.HostTimeout, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.streams = newStreams(e.State)
 	e.watchers = newWatchers(e.view, e.get, e.show)
@@ -159,17 +166,8 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// SetIdleTimeout changes the default idle timeout of what this engine serves:
-// of a retired one, to that of the engine that has taken over and pauses.
-func (e *Engine) SetIdleTimeout(d time.Duration) {
-	if e.idleNow.Swap(int64(d)) != int64(d) {
-		e.watchers.touch()
-	}
-}
-
-func (e *Engine) defaultIdle() time.Duration { return time.Duration(e.idleNow.Load()) }
-
-func (e *Engine) timeout(r session.Record) time.Duration { return r.Timeout(e.defaultIdle()) }
+// timeout is the idle timeout that holds for a session.
+func (e *Engine) timeout(r session.Record) time.Duration { return e.rules(r).Settings(r).IdleTimeout }
 
 // get gives the session as this process knows it; nil if it does not.
 func (e *Engine) get(id string) *session.Snapshot {
@@ -183,7 +181,7 @@ func (e *Engine) idle(id string) time.Duration {
 	if s := e.get(id); s != nil {
 		return e.timeout(s.Record)
 	}
-	return e.defaultIdle()
+	return e.timeout(session.Record{})
 }
 
 // Start begins the engine's work. The store may be out of reach.
@@ -243,6 +241,9 @@ func (e *Engine) lead(ctx context.Context, t store.Term) {
 	e.leading.Store(true)
 	defer e.leading.Store(false)
 	e.log.Info("leading", zap.String("node", e.store.Node()))
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	tending.Go(func() { e.foldUsage(ctx) })
 	e.pauser.Lead(ctx, term{e, t})
 }
 

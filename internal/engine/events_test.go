@@ -193,7 +193,7 @@ func TestWatch_whatIsTooOldIsReset(t *testing.T) {
 	}
 	// the default has changed, which no record shows
 	r := n.watch(api.EventFilter{})
-	n.SetIdleTimeout(time.Minute)
+	n.SetDefaults(time.Minute, session.Limits{})
 	if e := r.next(); e.SandboxID != id || time.Duration(e.Sandbox.IdleTimeout) != time.Minute {
 		t.Errorf("%+v", e)
 	}

@@ -168,7 +168,7 @@ func TestLapse_beforeAWakeIsWaitedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines, err := n.History(t.Context(), id, 0, 100)
+	lines, err := n.History(t.Context(), id, api.HistoryQuery{Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func (e *Engine) rouse(ctx context.Context, id string, cause wake.Cause) error {
 	v := heir.visits.Begin(id, cause.Kind)
 	defer v.End()
 	cause.Suspect = 0
-	if err := heir.waker.Ensure(ctx, id, v, cause); !noneOfOurs(err) {
+	if err := heir.waker.Ensure(ctx, id, v, heir.effective(cause)); !noneOfOurs(err) {
 		return err
 	}
 	return nil

@@ -22,7 +22,7 @@ func (e *Engine) Ensure(ctx context.Context, id string, v *activity.Visit, cause
 	if cause.Suspect != 0 {
 		e.visits.Doubt(id)
 	}
-	if err := e.waker.Ensure(ctx, id, v, cause); err != nil {
+	if err := e.waker.Ensure(ctx, id, v, e.effective(cause)); err != nil {
 		return err
 	}
 	return e.rouse(ctx, id, cause)

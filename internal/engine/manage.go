@@ -93,21 +93,25 @@ func (e *Engine) Register(ctx context.Context, id, owner string) (api.Sandbox, b
 
 // own gives a sandbox that nobody owns to an owner.
 func (e *Engine) own(ctx context.Context, id, owner string) error {
-	return e.configure(ctx, id, 0, func(r *session.Record) {
+	return e.configure(ctx, id, 0, func(r *session.Record) error {
 		if r.Owner == "" {
 			r.Owner = owner
 		}
+		return nil
 	})
 }
 
 // lifetime is how long a host shall let a sandbox run without hearing of us:
 // its idle timeout, and some time to pause it.
-func (e *Engine) lifetime() time.Duration { return e.defaultIdle() + 2*time.Minute }
+func (e *Engine) lifetime(metadata map[string]string) time.Duration {
+	r := session.Record{}.WithMetadata(metadata, e.cfg.OwnerKey, e.cfg.ProjectKey)
+	return e.timeout(r) + 2*time.Minute
+}
 
 // Create implements api.Actor.
 func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (api.Sandbox, error) {
 	if n.Timeout == nil {
-		seconds := int32(e.lifetime() / time.Second)
+		seconds := int32(e.lifetime(n.Metadata) / time.Second)
 		n.Timeout = &seconds
 	}
 	if n.AutoPause == nil {
@@ -151,11 +155,13 @@ func (e *Engine) adopt(ctx context.Context, host Host, sb e2b.Sandbox, template 
 
 // Update implements api.Actor.
 func (e *Engine) Update(ctx context.Context, id string, p api.Patch, ifMatch int64) (api.Sandbox, error) {
-	if err := e.configure(ctx, id, ifMatch, func(r *session.Record) {
+	if err := e.configure(ctx, id, ifMatch, func(r *session.Record) error {
 		set(&r.IdleTimeout, p.IdleTimeout)
 		set(&r.WakePolicy, p.WakePolicy)
 		set(&r.Owner, p.Owner)
 		set(&r.Project, p.Project)
+		*r = r.Marked(p.By, time.Now().UTC(), p.Names()...)
+		return within(e.rules(*r), "idleTimeout", p.IdleTimeout.Value)
 	}); err != nil {
 		return api.Sandbox{}, err
 	}
@@ -169,8 +175,9 @@ func set[T any](field *T, o api.Optional[T]) {
 }
 
 // configure changes settings, again where something else of the record has
-// changed meanwhile. Whoever demanded a revision gets the conflict.
-func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change func(*session.Record)) error {
+// changed meanwhile. Whoever demanded a revision gets the conflict, and an error
+// of change leaves all as it is.
+func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change func(*session.Record) error) error {
 	if err := e.loaded(ctx); err != nil {
 		return err
 	}
@@ -183,7 +190,10 @@ func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change
 			return session.ErrConflict
 		}
 		next := s.Record
-		change(&next)
+		if err := change(&next); err != nil {
+			return err
+		}
+		next = next.Counted(s.Record, time.Now())
 		stored, err := e.store.Configure(ctx, next)
 		if err == nil {
 			_, err = e.view.Until(ctx, id, func(s *session.Snapshot) bool { return s == nil || s.Revision >= stored.Revision })
@@ -220,7 +230,7 @@ func (e *Engine) TimeoutSet(ctx context.Context, id string) error {
 	if e.State(id) != session.Running {
 		return nil // the host is asked when it runs
 	}
-	return e.configure(context.WithoutCancel(ctx), id, 0, func(*session.Record) {})
+	return e.configure(context.WithoutCancel(ctx), id, 0, func(*session.Record) error { return nil })
 }
 
 // Killed implements api.E2BBackend.

@@ -39,10 +39,12 @@ func (e *Engine) Get(ctx context.Context, id string) (api.Sandbox, error) {
 
 // show tells what is known of a session as people ask for it.
 func (e *Engine) show(s *session.Snapshot) api.Sandbox {
-	timeout := e.timeout(s.Record)
+	holds := e.rules(s.Record).Settings(s.Record)
+	timeout := holds.IdleTimeout
 	sb := api.Sandbox{Record: s.Record, ActivityKind: s.Activity.Kind, AwakeBecause: []string{}, Holds: append([]session.Hold{}, s.Holds...)}
+	sb.IdleTimeout, sb.IdleTimeoutFrom = session.Duration(timeout), holds.IdleSource
+	sb.WakePolicy, sb.WakePolicyFrom = holds.WakePolicy, holds.WakeSource
 	sb.OpenStreams = openStreams(s.State, countStreams(e.traffic(s)))
-	sb.IdleTimeout = session.Duration(timeout)
 	if at, kind := e.lastActivity(s); !at.IsZero() {
 		sb.LastActivity, sb.ActivityKind = &at, kind
 	}
@@ -108,14 +110,14 @@ func shows(f api.Filter, r session.Record) bool {
 }
 
 // History implements api.Reader.
-func (e *Engine) History(ctx context.Context, id string, before int64, limit int) ([]api.HistoryLine, error) {
+func (e *Engine) History(ctx context.Context, id string, q api.HistoryQuery) ([]api.HistoryLine, error) {
 	if err := e.loaded(ctx); err != nil {
 		return nil, err
 	}
 	if e.get(id) == nil {
 		return nil, api.ErrNotFound
 	}
-	lines, err := e.store.History(ctx, id, before, limit)
+	lines, err := e.store.History(ctx, id, store.HistoryQuery(q))
 	if err != nil {
 		return nil, &api.UnavailableError{Reason: err.Error()}
 	}

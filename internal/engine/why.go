@@ -9,6 +9,7 @@ import (
 
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"
+	"github.com/sandman-proxy/sandman/internal/store"
 	"github.com/sandman-proxy/sandman/internal/wake"
 )
 
@@ -50,13 +51,13 @@ func (e *Engine) Why(ctx context.Context, id string) (api.Why, error) {
 	now, sb, told := time.Now(), e.show(s), e.traffic(s)
 	w := api.Why{
 		SandboxID: id, State: s.State, Since: s.Since, Reason: s.Reason, PauseAt: sb.PauseAt, LastError: s.LastError,
-		KeptAwakeBy: []api.Keeper{}, Settings: settings(s.Record, time.Duration(sb.IdleTimeout)), Streams: countStreams(told),
+		KeptAwakeBy: []api.Keeper{}, Settings: settings(e.rules(s.Record).Settings(s.Record)), Streams: countStreams(told),
 		Parked: s.Parked, ReconnectWakes: s.ReconnectsOn(now), Refused: refused(told), Repeats: repeats(told),
 	}
 	if s.State == session.Running {
 		w.KeptAwakeBy = append(w.KeptAwakeBy, e.keepers(s)...)
 	}
-	lines, err := e.store.History(ctx, id, 0, 0)
+	lines, err := e.store.History(ctx, id, store.HistoryQuery{})
 	if err == nil {
 		w.LastPause, w.LastWake = lastOf(lines)
 	}
@@ -139,26 +140,6 @@ func countStreams(told []api.NodeTraffic) (n api.StreamCounts) {
 		}
 	}
 	return n
-}
-
-func settings(r session.Record, idle time.Duration) []api.Setting {
-	timeout := api.Setting{
-		Name: "idleTimeout", Value: session.Duration(idle).String(), Source: api.SetByDefault,
-		Words: fmt.Sprintf("It is paused %s after its last use (the default).", idle),
-	}
-	if r.IdleTimeout > 0 {
-		timeout.Source, timeout.Words = api.SetHere, fmt.Sprintf("It is paused %s after its last use (set for this sandbox).", idle)
-	}
-	policy := api.Setting{Name: "wakePolicy", Source: api.SetBySite, Words: "What may wake it is for each site to say; where it does not: requests of people and programs (intent)."}
-	if r.WakePolicy != "" {
-		policy.Value, policy.Source = r.WakePolicy, api.SetHere
-		policy.Words = map[wake.Rule]string{
-			wake.WakeAny:    "Any request wakes it (any, set for this sandbox).",
-			wake.WakeIntent: "Requests of people and programs wake it (intent, set for this sandbox).",
-			wake.WakeManual: "It is woken by hand only (manual, set for this sandbox).",
-		}[wake.Rule(r.WakePolicy)]
-	}
-	return []api.Setting{timeout, policy}
 }
 
 // The codes of refusals beside those of the wake policy.

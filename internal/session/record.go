@@ -9,7 +9,7 @@ import (
 // at transitions and when settings change, never by traffic.
 //
 // A Record is a value: transitions give a new one, and what it points to
-// (Metadata, Op, LastError) is never changed in place.
+// (Metadata, SetBy, Op, LastError) is never changed in place.
 type Record struct {
 	SandboxID string            `json:"sandboxID"`
 	Host      string            `json:"host"` // name of the configured host that runs it
@@ -24,6 +24,9 @@ type Record struct {
 
 	IdleTimeout Duration `json:"idleTimeout,omitempty"` // 0: the configured default
 	WakePolicy  string   `json:"wakePolicy,omitempty"`  // "": the site's default
+	// SetBy says who set the settings above, owner and project, by their names.
+	// Of what was never set by hand it says nothing.
+	SetBy map[string]Mark `json:"setBy,omitempty"`
 
 	CreatedAt time.Time  `json:"createdAt"`
 	StartedAt *time.Time `json:"startedAt,omitempty"` // start of the current or last run
@@ -34,6 +37,9 @@ type Record struct {
 	Parked         int            `json:"parked,omitempty"`    // streams that were open at the last pause
 	ReconnectWakes ReconnectWakes `json:"reconnectWakes,omitzero"`
 	Totals         Totals         `json:"totals"`
+	// CountedTo is up to when the time in this state is in the usage already,
+	// because owner or project changed then; zero: nothing of it is.
+	CountedTo time.Time `json:"countedTo,omitzero"`
 
 	// Revision is the mod revision under which the record was read, 0 if it
 	// is not stored: what a Txn compares. The store fills it in.

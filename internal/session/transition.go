@@ -115,7 +115,7 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 	}
 	from := r.State
 	r.Totals = r.Totals.add(from, now.Sub(r.Since))
-	r.State, r.Op, r.Reason, r.Since = to, op, reason, now
+	r.State, r.Op, r.Reason, r.Since, r.CountedTo = to, op, reason, now, time.Time{}
 	switch to {
 	case Pausing, Resuming, Killed: // nothing else to note
 	case Paused:

@@ -36,10 +36,12 @@ func (v *View) take(updates []update, at time.Time) {
 	v.feeding.Lock()
 	defer v.feeding.Unlock()
 	v.mu.Lock()
-	changes := v.unsyncedDraft(updates, at)
+	d := v.unsyncedDraft(updates, at)
+	changes := d.finish()
 	for _, c := range changes {
 		v.unsyncedPublish(c)
 	}
+	v.unsyncedPublishPolicies(d.policies)
 	v.mu.Unlock()
 	for _, c := range changes {
 		v.tell(c)
@@ -58,8 +60,8 @@ func (v *View) unsyncedPublish(c change) {
 }
 
 // unsyncedDraft makes the new snapshots; v.mu must be held.
-func (v *View) unsyncedDraft(updates []update, at time.Time) []change {
-	d := draft{view: v, at: at, changes: map[string]*change{}}
+func (v *View) unsyncedDraft(updates []update, at time.Time) *draft {
+	d := &draft{view: v, at: at, changes: map[string]*change{}}
 	for _, u := range updates {
 		p, err := v.keys.parse(u.key)
 		if err == nil {
@@ -67,7 +69,7 @@ func (v *View) unsyncedDraft(updates []update, at time.Time) []change {
 		}
 		v.unsyncedNote(u, p.kind, err)
 	}
-	return d.finish()
+	return d
 }
 
 // unsyncedNote keeps account of the keys; v.mu must be held.
@@ -91,9 +93,10 @@ func (v *View) unsyncedNote(u update, k kind, err error) {
 
 // draft collects the new snapshots of one batch.
 type draft struct {
-	view    *View
-	at      time.Time
-	changes map[string]*change
+	view     *View
+	at       time.Time
+	changes  map[string]*change
+	policies []policyChange
 }
 
 // sandbox gives the draft of a sandbox's next snapshot.
@@ -132,6 +135,8 @@ func (d *draft) update(p parts, u update) error {
 		return d.sandbox(p.id, u.rev).setHold(p.sub, u)
 	case kindStreams:
 		return d.sandbox(p.id, u.rev).setTraffic(p.sub, u)
+	case kindPolicy:
+		return d.setPolicy(session.Scope(p.id), p.sub, u)
 	default: // ignored kinds
 		return nil
 	}

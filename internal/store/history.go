@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,32 +26,48 @@ type HistoryLine struct {
 	session.Transition
 }
 
-// History gives a sandbox's transitions before that of the given revision (0:
-// all), the newest first, at most limit (100 if that is 0). To read on, pass
-// the last line's Revision. Lines that can't be read are left out.
-func (s *Store) History(ctx context.Context, id string, before int64, limit int) ([]HistoryLine, error) {
-	if limit <= 0 {
-		limit = historyLines
+// HistoryQuery asks for lines of a history. Its zero fields ask for nothing.
+type HistoryQuery struct {
+	Limit  int             // 0: 100
+	Before int64           // only lines of smaller revisions: the last line's, to read on
+	To     []session.State // only transitions to these states
+	Since  time.Time       // only what took place then or later
+	Until  time.Time       // only what took place before
+}
+
+func (q HistoryQuery) matches(l HistoryLine) bool {
+	return (q.Before <= 0 || l.Revision < q.Before) &&
+		(len(q.To) == 0 || slices.Contains(q.To, l.To)) &&
+		(q.Since.IsZero() || !l.At.Before(q.Since)) &&
+		(q.Until.IsZero() || l.At.Before(q.Until))
+}
+
+// History gives a sandbox's transitions that match, the newest first. Lines
+// that can't be read are left out.
+func (s *Store) History(ctx context.Context, id string, q HistoryQuery) ([]HistoryLine, error) {
+	if q.Limit <= 0 {
+		q.Limit = historyLines
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	// A line's key holds the revision that was replaced, which is older than
-	// its own: the first one may be too new, so one more is asked for.
-	from, to := s.keys.folder(kindHistory, id), s.keys.history(id, before)
-	if before <= 0 {
+	// All of it is read, which is not much. A line's key holds the revision that
+	// was replaced, which is older than its own: the first one may be too new.
+	from, to := s.keys.folder(kindHistory, id), s.keys.history(id, q.Before)
+	if q.Before <= 0 {
 		to = clientv3.GetPrefixRangeEnd(from)
 	}
-	resp, err := s.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(int64(limit)+1),
-		clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
+	resp, err := s.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
 	if err != nil {
 		return nil, fmt.Errorf("reading history of sandbox %q: %w", id, explain(err))
 	}
-	lines := make([]HistoryLine, 0, limit)
+	lines := []HistoryLine{}
 	for _, kv := range resp.Kvs {
 		line := HistoryLine{Revision: kv.ModRevision}
-		tooNew := before > 0 && kv.ModRevision >= before
-		if tooNew || len(lines) == limit || json.Unmarshal(kv.Value, &line.Transition) != nil {
+		if json.Unmarshal(kv.Value, &line.Transition) != nil || !q.matches(line) {
 			continue
+		}
+		if len(lines) == q.Limit {
+			break
 		}
 		lines = append(lines, line)
 	}

@@ -76,6 +76,14 @@ func (ix *index) narrowest(q Query) []string {
 	return shortest
 }
 
+// of gives the IDs of an owner's or a project's sandboxes.
+func (ix *index) of(scope session.Scope, name string) []string {
+	if scope == session.ScopeOwner {
+		return ix.fields[1][name]
+	}
+	return ix.fields[2][name]
+}
+
 // update follows the change of one sandbox; old or new may be nil.
 func (ix *index) update(id string, old, new *Sandbox) {
 	switch {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sandman-proxy/sandman/internal/session"
 )
 
 // kind is the folder that a key stands in.
@@ -20,6 +22,8 @@ const (
 	kindHistory  kind = "history"
 	kindLeader   kind = "leader"
 	kindStreams  kind = "streams"
+	kindPolicy   kind = "policies"
+	kindUsage    kind = "usage"
 	kindSecret   kind = "secrets"
 	kindRun      kind = "runs"
 	kindAnswer   kind = "answers"
@@ -27,7 +31,9 @@ const (
 
 // aside are the kinds that the view is not made of. The first list leaves out
 // their folders, which may be large; the watch can't.
-func aside() []kind { return []kind{kindAnswer, kindHistory, kindLeader, kindRun, kindSecret} }
+func aside() []kind {
+	return []kind{kindAnswer, kindHistory, kindLeader, kindRun, kindSecret, kindUsage}
+}
 
 // keys makes and reads the keys under a prefix. IDs, nodes and names are
 // escaped, so that each is one path segment: without that, an ID with a slash
@@ -54,6 +60,20 @@ func (k keys) leader() string { return k.prefix + string(kindLeader) }
 func (k keys) history(id string, replaced int64) string {
 	return fmt.Sprintf("%s%020d", k.folder(kindHistory, id), replaced)
 }
+
+func (k keys) policy(of session.Scope, name string) string {
+	return k.join(kindPolicy, string(of), name)
+}
+
+// usage is the key of what the step that replaced the record of the given
+// revision added to the usage of a day, or of the whole days of a month.
+func (k keys) usage(span, id string, replaced int64) string {
+	return fmt.Sprintf("%s%020d", k.join(kindUsage, span, id)+"/", replaced)
+}
+
+// usageOf is the range of all usage of a day or month, and usageRoot of all.
+func (k keys) usageOf(span string) string { return k.usageRoot() + span + "/" }
+func (k keys) usageRoot() string          { return k.prefix + string(kindUsage) + "/" }
 
 // listed are the ranges of keys that the view is made of: everything but what
 // stands in folders that are aside, which is most of it.
@@ -110,7 +130,7 @@ type parts struct {
 }
 
 // depths says how many segments follow the kind.
-var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPresence: 2, kindHold: 2, kindStreams: 2}
+var depths = map[kind]int{kindRecord: 1, kindActivity: 1, kindNode: 1, kindPresence: 2, kindHold: 2, kindStreams: 2, kindPolicy: 2}
 
 // parse takes apart a key that the view is made of. For the kinds that it
 // isn't made of only the kind is filled in.

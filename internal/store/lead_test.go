@@ -84,9 +84,9 @@ func TestLead_inTurn(t *testing.T) {
 	if second.CreateRevision <= first.CreateRevision || second.Key == first.Key {
 		t.Errorf("b's term %+v after a's %+v", second, first)
 	}
-	_, err := a.Sleep(a.ctx, a.pausing(rec), a.mod("activity/s"), first)
+	_, err := a.Sleep(a.ctx, a.pausing(rec), a.mod("activity/s"), a.View().Policies(), first)
 	wantConflict(t, err)
-	if _, err := b.Sleep(b.ctx, b.pausing(rec), b.mod("activity/s"), second); err != nil {
+	if _, err := b.Sleep(b.ctx, b.pausing(rec), b.mod("activity/s"), b.View().Policies(), second); err != nil {
 		t.Error(err)
 	}
 }

@@ -30,7 +30,7 @@ func newAsleepable(t *testing.T) *asleepable {
 }
 
 func (a *asleepable) sleep() (session.Record, error) {
-	return a.Sleep(a.ctx, a.pausing(a.rec), a.activity, a.term)
+	return a.Sleep(a.ctx, a.pausing(a.rec), a.activity, a.View().Policies(), a.term)
 }
 
 func TestSleep_whenAllComparesHold(t *testing.T) {
@@ -175,7 +175,7 @@ func TestConflict_viewStaysBehind(t *testing.T) {
 	a.put("presence/s/node-b", "")
 	ctx, cancel := context.WithTimeout(a.ctx, 200*time.Millisecond)
 	defer cancel()
-	_, err := a.Sleep(ctx, a.pausing(a.rec), a.activity, a.term)
+	_, err := a.Sleep(ctx, a.pausing(a.rec), a.activity, a.View().Policies(), a.term)
 	wantConflict(t, err)
 }
 
@@ -379,7 +379,7 @@ func TestConfigure_isNoTransition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lines, err := r.History(r.ctx, "s", 0, 0); err != nil || len(lines) != 1 {
+	if lines, err := r.History(r.ctx, "s", store.HistoryQuery{}); err != nil || len(lines) != 1 {
 		t.Errorf("history is %+v, %v", lines, err)
 	}
 	_, err = r.Configure(r.ctx, next)

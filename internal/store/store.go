@@ -21,6 +21,10 @@ type Client = clientv3.Client
 const (
 	DefaultPrefix   = "/sandman/v1/"
 	DefaultLeaseTTL = 10 * time.Second
+
+	// DefaultHostTimeout is the timeout that E2B's API and SDKs give a sandbox
+	// at create and connect where nobody names one (POST /v2/sandboxes: 300 s).
+	DefaultHostTimeout = 5 * time.Minute
 )
 
 // requestTimeout bounds each call to etcd, also where the caller's context
@@ -59,6 +63,10 @@ type Config struct {
 	// DefaultLeaseTTL. etcd knows whole seconds only, and none below 2.
 	LeaseTTL time.Duration
 
+	// HostTimeout is the host's own timeout that usage is compared with, default
+	// DefaultHostTimeout.
+	HostTimeout time.Duration
+
 	// Logger, default none.
 	Logger *zap.Logger
 }
@@ -75,6 +83,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.LeaseTTL <= 0 {
 		c.LeaseTTL = DefaultLeaseTTL
+	}
+	if c.HostTimeout <= 0 {
+		c.HostTimeout = DefaultHostTimeout
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()

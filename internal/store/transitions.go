@@ -17,12 +17,14 @@ import (
 // revision.
 
 // Sleep begins a pause, for the leader whose term it is. activityRev is the
-// revision of a closed activity, 0 if there is none.
+// revision of a closed activity, 0 if there is none; under are the policies
+// that the idle timeout was made of.
 //
 //	If    mod(record) = next.Revision, mod(activity) = activityRev (closed),
-//	      no presence, no holds, create(term.Key) = term.CreateRevision
-//	Then  put record, history
-func (s *Store) Sleep(ctx context.Context, next session.Record, activityRev int64, term Term) (session.Record, error) {
+//	      mod(policies) as in under, no presence, no holds,
+//	      create(term.Key) = term.CreateRevision
+//	Then  put record, history, usage
+func (s *Store) Sleep(ctx context.Context, next session.Record, activityRev int64, under *Policies, term Term) (session.Record, error) {
 	st, err := s.stepOn("sleeping", next.SandboxID, next.Revision)
 	if err != nil {
 		return next, err
@@ -34,9 +36,12 @@ func (s *Store) Sleep(ctx context.Context, next session.Record, activityRev int6
 	if st.when, err = s.whenEmpty(st, activityRev); err != nil {
 		return next, err
 	}
+	policies, look := s.underPolicies(next, under)
+	st.also = look
 	st.when = append(st.when,
 		empty(s.keys.folder(kindHold, st.id)),
 		clientv3.Compare(clientv3.CreateRevision(term.Key), "=", term.CreateRevision))
+	st.when = append(st.when, policies...)
 	return s.replace(ctx, st, next)
 }
 
@@ -45,7 +50,7 @@ func (s *Store) Sleep(ctx context.Context, next session.Record, activityRev int6
 //
 //	If    mod(record) = next.Revision, mod(activity) = activityRev (closed),
 //	      no presence
-//	Then  put record, history
+//	Then  put record, history, usage
 func (s *Store) Call(ctx context.Context, next session.Record, activityRev int64) (session.Record, error) {
 	st, err := s.stepOn("calling for the pause of", next.SandboxID, next.Revision)
 	if err != nil {
@@ -73,7 +78,7 @@ func (s *Store) whenEmpty(st step, activityRev int64) ([]clientv3.Cmp, error) {
 // and cutting, WAKE, and the ends of an op other than RUNNING.
 //
 //	If    mod(record) = next.Revision
-//	Then  put record, history
+//	Then  put record, history, usage
 func (s *Store) Transition(ctx context.Context, next session.Record) (session.Record, error) {
 	st, err := s.stepOn("writing "+string(next.State)+" of", next.SandboxID, next.Revision)
 	if err != nil {
@@ -86,7 +91,7 @@ func (s *Store) Transition(ctx context.Context, next session.Record) (session.Re
 // waited for it: a resume is activity.
 //
 //	If    mod(record) = next.Revision
-//	Then  put record, history, presence/{id}/{node} on the node's lease,
+//	Then  put record, history, usage, presence/{id}/{node} on the node's lease,
 //	      activity{open}
 func (s *Store) Woken(ctx context.Context, next session.Record, kind string) (session.Record, Entered, error) {
 	st, err := s.stepOn("waking", next.SandboxID, next.Revision)
@@ -111,7 +116,7 @@ func (s *Store) Woken(ctx context.Context, next session.Record, kind string) (se
 // stays as it is.
 //
 //	If    mod(record) = next.Revision; if it becomes RUNNING, mod(activity) = as read
-//	Then  put record, history; if it becomes RUNNING, activity
+//	Then  put record, history, usage; if it becomes RUNNING, activity
 func (s *Store) Settle(ctx context.Context, next session.Record) (session.Record, error) {
 	if next.State != session.Running {
 		return s.Transition(ctx, next)
@@ -148,7 +153,7 @@ func (s *Store) Settle(ctx context.Context, next session.Record) (session.Record
 // doesn't. (Undoing KILLED is Settle.)
 //
 //	If    no record
-//	Then  put record, history; if RUNNING, activity {open: somebody is there}
+//	Then  put record, history, usage; if RUNNING, activity {open: somebody is there}
 func (s *Store) Adopt(ctx context.Context, rec session.Record) (session.Record, error) {
 	st := step{doing: "adopting", id: rec.SandboxID}
 	st.when = []clientv3.Cmp{unchanged(s.keys.record(st.id), 0)}
@@ -170,12 +175,16 @@ func (s *Store) Adopt(ctx context.Context, rec session.Record) (session.Record, 
 }
 
 // Configure writes changed settings. State and op stay, so it is no line of
-// the history.
+// the history; usage ends with it where owner or project change.
 //
 //	If    mod(record) = next.Revision
-//	Then  put record
+//	Then  put record, usage
 func (s *Store) Configure(ctx context.Context, next session.Record) (session.Record, error) {
 	st, err := s.stepOn("configuring", next.SandboxID, next.Revision)
+	if err != nil {
+		return next, err
+	}
+	from, err := s.replaced(ctx, st, next.Revision)
 	if err != nil {
 		return next, err
 	}
@@ -183,7 +192,7 @@ func (s *Store) Configure(ctx context.Context, next session.Record) (session.Rec
 	if err != nil {
 		return next, st.failed(err)
 	}
-	st.do = []clientv3.Op{put}
+	st.do = append(s.opsUsage(from, next), put)
 	rev, err := s.commit(ctx, st)
 	if err != nil {
 		return next, err
@@ -193,7 +202,7 @@ func (s *Store) Configure(ctx context.Context, next session.Record) (session.Rec
 }
 
 // Remove forgets a sandbox: its record, activity and history. What is bound
-// to leases goes with them.
+// to leases goes with them. Its usage stays, and is what it was up to KILLED.
 //
 //	If    mod(record) = rev
 //	Then  delete record, activity, history
@@ -266,15 +275,17 @@ func (s *Store) replaced(ctx context.Context, st step, rev int64) (session.Recor
 	return r, nil
 }
 
-// opsRecord puts a record and its line of history, under the revision of the
-// record that it replaces: no two transitions have the same.
+// opsRecord puts a record, its line of history and the usage that ends with it,
+// under the revision of the record that it replaces: no two transitions have
+// the same.
 func (s *Store) opsRecord(from, next session.Record) ([]clientv3.Op, error) {
 	put, err := s.opRecord(next)
 	if err != nil {
 		return nil, err
 	}
 	line := session.Between(from, next, s.cfg.Node)
-	return []clientv3.Op{put, clientv3.OpPut(s.keys.history(next.SandboxID, next.Revision), encode(line))}, nil
+	history := clientv3.OpPut(s.keys.history(next.SandboxID, next.Revision), encode(line))
+	return append(s.opsUsage(from, next), put, history), nil
 }
 
 func (s *Store) opRecord(r session.Record) (clientv3.Op, error) {

@@ -20,6 +20,7 @@ type step struct {
 	id    string
 	when  []clientv3.Cmp // all must hold
 	do    []clientv3.Op
+	also  []clientv3.Op // what a failed Txn reads beside the sandbox's own keys
 }
 
 // sight is what a failed Txn saw of its sandbox, in the same instant.
@@ -43,7 +44,7 @@ func (s *Store) commit(ctx context.Context, st step) (int64, error) {
 
 // try sends the Txn of a step. A sight means that a compare failed.
 func (s *Store) try(ctx context.Context, st step) (rev int64, seen *sight, err error) {
-	resp, err := s.client.Txn(ctx).If(st.when...).Then(st.do...).Else(s.look(st.id)...).Commit()
+	resp, err := s.client.Txn(ctx).If(st.when...).Then(st.do...).Else(append(s.look(st.id), st.also...)...).Commit()
 	if errors.Is(err, rpctypes.ErrNoSpace) {
 		s.contact.full(true)
 	}

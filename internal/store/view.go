@@ -80,6 +80,8 @@ type View struct {
 	keys    keys
 	contact *contact
 	ready   chan struct{} // closed after the first list
+	// policies are replaced as a whole, with mu held: requests read them.
+	policies atomic.Pointer[Policies]
 
 	feeding sync.Mutex // serialises changes and calls of subscribers; taken before mu
 	subs    []*subscriber
@@ -107,7 +109,7 @@ type subscriber struct {
 }
 
 func newView(k keys, c *contact) *View {
-	return &View{
+	v := &View{
 		keys:    k,
 		contact: c,
 		ready:   make(chan struct{}),
@@ -118,6 +120,8 @@ func newView(k keys, c *contact) *View {
 		broken:  map[string]BrokenRecord{},
 		revs:    map[string]int64{},
 	}
+	v.policies.Store(&Policies{})
+	return v
 }
 
 // Get gives the sandbox's present snapshot.
@@ -229,8 +233,8 @@ func (v *View) unsyncedWake(id string) {
 }
 
 // Subscribe calls fn for each sandbox that is there (old is nil), and from
-// then on at each change of one (new is nil once it is gone), after the change
-// can be seen in the view: one call at a time, in the store's order. Changes
+// then on at each change of one (new is nil once it is gone), or of a policy
+// that holds for it, after the change can be seen in the view: one call at a time, in the store's order. Changes
 // that were missed while the store was away come as one. fn must not block, nor
 // call Subscribe. After cancel no further call is begun; cancel may be called
 // from fn.

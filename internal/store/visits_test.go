@@ -281,7 +281,7 @@ func TestSteps_withoutTheStore(t *testing.T) {
 	_, enter := r.Enter(ctx, "s", rec.Revision, "request")
 	_, sleep := r.Transition(ctx, r.pausing(rec))
 	_, settle := r.Settle(ctx, must(rec.Settle(session.Paused, "host", time.Now()))(t))
-	_, history := r.History(ctx, "s", 0, 0)
+	_, history := r.History(ctx, "s", store.HistoryQuery{})
 	for name, err := range map[string]error{
 		"enter": enter, "transition": sleep, "settle": settle, "history": history,
 		"leave":  r.Leave(ctx, "s", 1, 0, ""),
@@ -322,7 +322,7 @@ func TestHistory(t *testing.T) {
 		want = append(want, session.Pausing, session.Paused, session.Resuming, session.Running)
 	}
 
-	all, err := r.History(r.ctx, "s", 0, 0)
+	all, err := r.History(r.ctx, "s", store.HistoryQuery{})
 	if err != nil || len(all) != len(want) {
 		t.Fatalf("%d lines, want %d; %v", len(all), len(want), err)
 	}
@@ -338,7 +338,7 @@ func TestHistory(t *testing.T) {
 	for _, size := range []int{1, 2, 7, len(want)} {
 		var paged []store.HistoryLine
 		for before := int64(0); ; before = paged[len(paged)-1].Revision {
-			page, err := r.History(r.ctx, "s", before, size)
+			page, err := r.History(r.ctx, "s", store.HistoryQuery{Before: before, Limit: size})
 			if err != nil {
 				t.Fatal(err)
 			}
