@@ -139,6 +139,11 @@ func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // a CA of the test's own
 	}}
 	t.Cleanup(own.http.CloseIdleConnections)
+	// the certificate is made after the start
+	eventually(t, readyWithin, "a certificate", func() bool {
+		_, err := (&e2b{http: own.http}).do(own.request(t, "none", http.MethodGet, "/", ""))
+		return err == nil
+	})
 	return s, own
 }
 
