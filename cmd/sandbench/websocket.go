@@ -102,7 +102,7 @@ func dialWebSocket(ctx context.Context, proxy, target, more string) (net.Conn, e
 
 func awaitUpgrade(conn net.Conn) error {
 	// the server sends nothing unasked, so that nothing is lost in the buffer
-	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil)
+	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil) //nolint:bodyclose // a 101 has none, and the connection lives on
 	if err != nil {
 		return err
 	}

@@ -54,13 +54,13 @@ type http2Socket struct {
 // dialHTTP2 opens a WebSocket to the app in the sandbox by extended CONNECT.
 func (s *sandman) dialHTTP2(t *testing.T, id string) *http2Socket {
 	t.Helper()
-	transport := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+	transport := &http2.Transport{ //nolint:staticcheck // net/http's own client sends no extended CONNECT
+		AllowHTTP: true, //nolint:staticcheck // likewise
+		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // likewise
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		},
 	}
-	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(transport.CloseIdleConnections) //nolint:staticcheck // likewise
 	r := s.request(t.Context(), http.MethodConnect, id, appPort, "/ws", nil)
 	body, to := io.Pipe()
 	t.Cleanup(func() { _ = to.Close() })
@@ -68,7 +68,7 @@ func (s *sandman) dialHTTP2(t *testing.T, id string) *http2Socket {
 	r.URL.Host = net.JoinHostPort("127.0.0.1", r.URL.Port())
 	r.Header.Set(":protocol", "websocket")
 	r.Header.Set("Sec-WebSocket-Version", "13")
-	res, err := transport.RoundTrip(r)
+	res, err := transport.RoundTrip(r) //nolint:staticcheck // likewise
 	if err != nil {
 		t.Fatalf("opening a WebSocket over HTTP/2: %v", err)
 	}
@@ -88,7 +88,7 @@ func (c *http2Socket) send(t *testing.T, f ws.Frame) {
 
 func (c *http2Socket) next(t *testing.T) ws.Frame {
 	t.Helper()
-	f, err := ws.ReadFrame(c.from)
+	f, err := ws.ReadFrame(c.from) //nolint:staticcheck // the app in the test's own sandbox sends little
 	if err != nil {
 		t.Fatalf("reading from the WebSocket: %v", err)
 	}
