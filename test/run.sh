@@ -18,7 +18,7 @@ gotestsum=gotest.tools/gotestsum@v1.13.0
 
 # name and limit in seconds, generous to a cold cache on two cores, and the limit of the whole
 total=1740
-stages='tools:420 mod:120 format:60 vet:600 lint:420 xcaddy:300 unit:720 e2e:720 sdk:300'
+stages='tools:420 mod:120 format:60 vet:600 lint:420 xcaddy:300 unit:720 editors:420 e2e:1080 sdk:300'
 
 # Tools are kept by version and outside the checkout, so that a second run builds none of them.
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/sandman-tools
@@ -92,9 +92,14 @@ stage_unit() {
 	go_test unit -race -timeout 10m $packages
 }
 
+# The editors that the end-to-end tests open: code-server is built, which takes a minute and is kept.
+stage_editors() {
+	test/e2e/editors/install.sh
+}
+
 stage_e2e() {
 	# most of the time they wait: for idle timeouts, leases and grace periods
-	go_test e2e -timeout 11m30s -parallel 5 ./test/e2e/...
+	go_test e2e -timeout 17m30s -parallel 5 ./test/e2e/...
 }
 
 stage_sdk() {

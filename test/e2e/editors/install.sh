@@ -50,7 +50,7 @@ build_code_server() {
 	npm_config_nodedir=$(node_prefix)
 	npm rebuild --prefix "$package" --build-from-source argon2 --loglevel=error
 	# the last script of one of them fails after all is built: what counts is what is there
-	npm rebuild --prefix "$lib" --build-from-source node-pty @vscode/spdlog native-watchdog kerberos --loglevel=error || true
+	npm rebuild --prefix "$lib" --build-from-source node-pty @vscode/spdlog native-watchdog kerberos --loglevel=silent || true
 	for folder in node-pty/build/Release/pty @vscode/spdlog/build/Release/spdlog native-watchdog/build/Release/watchdog kerberos/build/Release/kerberos; do
 		[ -f "$lib/node_modules/$folder.node" ] || { echo "code-server: $folder.node was not built" >&2; return 1; }
 	done
