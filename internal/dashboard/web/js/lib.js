@@ -7,3 +7,11 @@ export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } fr
 export { batch, computed, effect, signal, useComputed, useSignal } from '../vendor/signals/signals.mjs'
 
 export const html = htm.bind(h)
+
+// memo leaves what is drawn as it is while no property has changed.
+export function memo(draw) {
+	return function Memo(props) {
+		this.shouldComponentUpdate = next => Object.keys({ ...next, ...this.props }).some(k => next[k] !== this.props[k])
+		return html`<${draw} ...${props} />`
+	}
+}

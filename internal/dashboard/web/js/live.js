@@ -163,9 +163,10 @@ async function hear(response, stream, listFirst, ender, connected) {
 }
 
 function apply(event) {
+	if (event.type !== 'sandbox' && event.type !== 'gone') return
 	const data = JSON.parse(event.data)
 	if (event.type === 'sandbox') put(data)
-	if (event.type === 'gone' && sandboxes.delete(data.sandboxID)) changed()
+	else if (sandboxes.delete(data.sandboxID)) changed()
 }
 
 // list asks page by page and then replaces what is known.
@@ -218,7 +219,7 @@ async function readEvents(body, ender, take) {
 
 function readLine(line, event, take) {
 	if (line === '') {
-		if (event.data.length || event.type === 'reset') take({ ...event, data: event.data.join('\n') })
+		if (event.data.length || event.type === 'reset' || event.id) take({ ...event, data: event.data.join('\n') })
 		return { type: 'message', data: [], id: '' }
 	}
 	const at = line.indexOf(':')

@@ -59,7 +59,7 @@ function Side() {
 				<${SavedToday} />
 				<${Live} />
 				<div class="me">
-					${who.value && html`<span class="who" title=${who.value.owner ? `sees only what is ${who.value.owner}’s` : ''}><b>${who.value.name}</b> ${who.value.role}${who.value.owner ? ` of ${who.value.owner}` : ''}</span>`}
+					${who.value && html`<span class="who" title=${who.value.owner ? `sees only what is ${who.value.owner}’s` : ''}><b>${who.value.name}</b>${who.value.role === who.value.name ? '' : ` ${who.value.role}`}${who.value.owner ? ` of ${who.value.owner}` : ''}</span>`}
 					<${Theme} />
 					<button type="button" class="button ghost icon-only" onClick=${() => signOut()} aria-label="Sign out" title="Sign out"><${Icon} name="out" /></button>
 				</div>

@@ -3,9 +3,9 @@ import { html, useEffect, useLayoutEffect, useRef, useSignal } from './lib.js'
 
 const margin = 8 // rows beyond the edges, so that a quick scroll shows no gap
 
-// Rows draws rows of one height, each by draw(item, props): props hold its place and what screen readers
-// need to know, since most rows are not there. Items need a key.
-export function Rows({ items, keyOf, height, draw, label }) {
+// Rows draws rows of one height, each as a Row with the properties item, index and height. Its element needs
+// what place gives.
+export function Rows({ items, keyOf, height, Row, label }) {
 	const box = useRef()
 	const view = useSignal({ top: 0, height: 800 })
 	const focused = useSignal(null) // the key whose row stays while the focus is in it
@@ -54,10 +54,11 @@ export function Rows({ items, keyOf, height, draw, label }) {
 			onFocusIn=${event => { focused.value = event.target.closest('[data-key]')?.dataset.key ?? null }}
 			onFocusOut=${event => { if (!box.current?.contains(event.relatedTarget)) focused.value = null }}>
 			<div class="rows-all" role="presentation" style=${{ height: `${items.length * height}px` }}>
-				${shown.map(i => {
-					const key = keyOf(items[i])
-					return draw(items[i], { key, 'data-key': key, 'data-index': i, 'aria-rowindex': i + 2, style: { transform: `translateY(${i * height}px)`, height: `${height}px` } })
-				})}
+				${shown.map(i => html`<${Row} key=${keyOf(items[i])} item=${items[i]} index=${i} height=${height} />`)}
 			</div>
 		</div>`
 }
+
+// place is where a row stands, for the eye and for screen readers, which would not know it otherwise: most
+// rows are not there. The first one of the table is its head.
+export const place = (key, index, height) => ({ 'data-key': key, 'data-index': index, 'aria-rowindex': index + 2, style: { transform: `translateY(${index * height}px)`, height: `${height}px` } })

@@ -1,12 +1,12 @@
 // All sandboxes: filters, search, and a live table of thousands.
-import { computed, html, signal, useEffect, useRef, useSignal } from '../lib.js'
+import { computed, html, memo, signal, useEffect, useRef, useSignal } from '../lib.js'
 import { call, whyNot, who } from '../api.js'
 import { connection, loaded, put, sandboxes, totals, version } from '../live.js'
 import { go, link, route, setQuery } from '../route.js'
 import { count, plural } from '../format.js'
 import { keepAwake, pause, resume } from '../actions.js'
 import { Ago, Button, Choice, CountdownOf, Dialog, Empty, Icon, Loading, Note, State, states, toast } from '../ui.js'
-import { Rows } from '../virtual.js'
+import { place, Rows } from '../virtual.js'
 
 const order = ['RUNNING', 'RESUMING', 'PAUSING', 'PAUSED', 'KILLED']
 const narrow = matchMedia('(max-width: 760px)')
@@ -71,6 +71,7 @@ const options = computed(() => {
 
 export function List() {
 	const creating = useSignal(false)
+	version.value // the map is no signal itself
 	const none = loaded.value && sandboxes.size === 0
 	return html`
 		<div class="page list">
@@ -141,20 +142,18 @@ function Table() {
 						</div>`)}
 				</div>
 			</div>
-			${items.length ? html`<${Rows} items=${items} keyOf=${sb => sb.sandboxID} height=${height} label=${plural(items.length, 'sandbox', 'sandboxes')} draw=${drawRow} />`
+			${items.length ? html`<${Rows} items=${items} keyOf=${sb => sb.sandboxID} height=${height} label=${plural(items.length, 'sandbox', 'sandboxes')} Row=${Row} />`
 				: html`<div role="rowgroup" class="rows-none"><div role="row"><div role="cell"><${Empty} icon="search" title="None is like that">
 					<button type="button" class="link" onClick=${() => change({ state: '', owner: '', project: '', host: '', text: '' })}>Show all again</button></${Empty}></div></div></div>`}
 		</div>
 		<p class="foot faint" role="status">${items.length === sandboxes.size ? plural(items.length, 'sandbox', 'sandboxes') : `${count(items.length)} of ${plural(sandboxes.size, 'sandbox', 'sandboxes')}`}</p>`
 }
 
-const drawRow = (sb, props) => html`<${Row} ...${props} sb=${sb} place=${props} />`
-
-function Row({ sb, place }) {
+const Row = memo(({ item: sb, index, height }) => {
 	const id = sb.sandboxID
 	const name = `name-${id}`
 	return html`
-		<div ...${place} key=${undefined} role="row" class="row" data-sandbox=${id} data-state=${sb.state} onClick=${event => { if (!event.target.closest('a,button,time') && !String(getSelection())) go(`/sandboxes/${id}`) }}>
+		<div ...${place(id, index, height)} role="row" class="row" data-sandbox=${id} data-state=${sb.state} onClick=${event => { if (!event.target.closest('a,button,time') && !String(getSelection())) go(`/sandboxes/${id}`) }}>
 			<div role="cell" class="cell c-state"><${State} state=${sb.state} /></div>
 			<div role="cell" class="cell c-id"><a id=${name} href=${link(`/sandboxes/${id}`)}>${id}</a><span class="faint">${sb.template || sb.host}</span></div>
 			<div role="cell" class="cell c-owner"><span>${sb.owner || html`<span class="faint">no owner</span>`}</span><span class="faint">${sb.project}</span></div>
@@ -166,16 +165,14 @@ function Row({ sb, place }) {
 				${(sb.state === 'RUNNING' || sb.state === 'PAUSED') && html`<${Button} kind="small ghost" icon="cup" role="operator" describedby=${name} act=${() => keepAwake(id, '1h')} label="Keep awake"><span class="wide-only">Keep awake</span></${Button}>`}
 			</div>
 		</div>`
-}
+})
 
 function NoneYet({ create }) {
 	const origin = location.origin
 	return html`
 		<${Empty} icon="moon" title=${who.value?.owner ? `${who.value.owner} has no sandboxes yet` : 'No sandboxes yet'}>
-			<p>Make one here, with the E2B SDK, or register one that the host has already: a sandbox is also taken in by itself when somebody first opens its address.</p>
-			<pre><code>export E2B_API_URL=${origin}/e2b E2B_SANDBOX_URL=${origin}
-
-const sandbox = await Sandbox.create() // in your program</code></pre>
+			<p>Make one here, or with the E2B SDK pointed at Sandman. One that the host has already is taken in when somebody first opens its address.</p>
+			<pre tabindex="0"><code>${`export E2B_API_URL=${origin}/e2b\nexport E2B_SANDBOX_URL=${origin}`}</code></pre>
 			<p><${Button} kind="primary" icon="plus" role="operator" act=${create}>New sandbox</${Button}></p>
 			${whyNot('operator') && html`<p class="faint">${whyNot('operator')}</p>`}
 		</${Empty}>`

@@ -63,6 +63,7 @@ function Total({ total, price }) {
 		</section>`
 }
 
+const series = ['With Sandman', 'The host’s own timeout', 'Always on']
 const names = { owner: 'Owner', project: 'Project', sandbox: 'Sandbox' }
 
 function Groups({ groups, group, priced, change, filter }) {
@@ -84,6 +85,7 @@ function Groups({ groups, group, priced, change, filter }) {
 function Plot({ days, priced }) {
 	const box = useRef()
 	const failed = useSignal(false)
+	const pointed = useSignal(null)
 	const fields = priced ? ['cost', 'hostTimeoutCost', 'alwaysOnCost'] : ['runningMs', 'hostTimeoutMs', 'alwaysOnMs']
 	const show = priced ? money : hours
 	useEffect(() => {
@@ -95,7 +97,7 @@ function Plot({ days, priced }) {
 			if (gone) return
 			redraw = () => {
 				plot?.destroy()
-				plot = new UPlot(plotOptions(UPlot, box.current, priced), plotData(days, fields, priced), box.current)
+				plot = new UPlot(plotOptions(UPlot, box.current, priced, i => { pointed.value = i }), plotData(days, fields, priced), box.current)
 			}
 			redraw()
 		}
@@ -115,7 +117,8 @@ function Plot({ days, priced }) {
 		}
 	}, [JSON.stringify(days), priced])
 	return html`
-		<ul class="legend" aria-hidden="true"><li class="own">With Sandman</li><li class="host">The host’s own timeout</li><li class="always">Always on</li></ul>
+		<ul class="legend" aria-hidden="true">${['own', 'host', 'always'].map((kind, i) => html`<li key=${kind} class=${kind}>${series[i]}${days[pointed.value] && html` <b>${show(days[pointed.value][fields[i]])}</b>`}</li>`)}
+			${days[pointed.value] && html`<li class="day">${days[pointed.value].day}</li>`}</ul>
 		<div class="plot" ref=${box} role="img" aria-label="Each day: with Sandman, with the host’s own timeout, and always on. The table below has the same numbers."></div>
 		${failed.value && html`<p class="faint">The plot could not be loaded; the numbers are below.</p>`}
 		<details><summary>The numbers</summary>
@@ -136,15 +139,17 @@ function loadPlot() {
 
 const plotData = (days, fields, priced) => [days.map(d => Date.parse(`${d.day}T00:00:00`) / 1000), ...fields.map(f => days.map(d => priced ? d[f] : d[f] / 3_600_000))]
 
-function plotOptions(UPlot, box, priced) {
+// plotOptions draws into box, and tells point which day is pointed at.
+function plotOptions(UPlot, box, priced, point) {
 	const style = getComputedStyle(box)
 	const color = name => style.getPropertyValue(name).trim()
 	const axis = { stroke: resolve(box, '--faint'), grid: { stroke: resolve(box, '--line'), width: 1 }, ticks: { show: false }, font: `12px ${color('font-family') || 'sans-serif'}` }
 	const bars = UPlot.paths.bars({ size: [0.6, 40], radius: 0.15 })
 	return {
+		hooks: { setCursor: [plot => point(plot.cursor.idx ?? null)] },
 		width: box.clientWidth, height: 240, cursor: { points: { show: false }, drag: { x: false, y: false } }, legend: { show: false },
-		scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
-		axes: [{ ...axis, grid: { show: false }, space: 70, values: (_, ticks) => ticks.map(t => new Date(t * 1000).toLocaleDateString(undefined, { month: 'short', day: 'numeric' })) },
+		scales: { x: { time: true, range: (_, min, max) => [min - 43_200, max + 43_200] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
+		axes: [{ ...axis, grid: { show: false }, space: 70, size: 30, values: (_, ticks) => ticks.map(t => new Date(t * 1000).toLocaleDateString(undefined, { month: 'short', day: 'numeric' })) },
 			{ ...axis, size: 56, values: (_, ticks) => ticks.map(v => priced ? money(v) : `${v} h`) }],
 		series: [{}, { fill: resolve(box, '--accent'), stroke: resolve(box, '--accent'), width: 0, paths: bars, points: { show: false } },
 			{ stroke: resolve(box, '--host'), width: 2, points: { size: 5, fill: resolve(box, '--host') } },
