@@ -43,6 +43,7 @@ var rooms = map[string][]string{
 	"internal/sandboxd":  {"internal/e2b"},
 	"internal/api":       {"internal/session", "internal/e2b"},
 	"internal/engine":    {"internal"}, // wires the others to each other
+	"internal/cli":       {},           // knows Sandman by its API
 	"internal/demo":      {},
 	"internal/dashboard": {},
 	"internal/failpoint": {},
