@@ -2,7 +2,11 @@ package caddymodule
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +28,29 @@ func init() {
 
 // API answers Sandman's own API under /api/v1, described by
 // /api/v1/openapi.json. Its bearer tokens are those of the app.
-type API struct{ lateHandler }
+type API struct {
+	// The origins of pages that may use the API from another address, such as
+	// `https://app.example.com`, where a badge stands; or `*`. Default: none.
+	AllowOrigins []string `json:"allow_origins,omitempty"`
+
+	// How many requests each token may send; the badge tokens of a sandbox share
+	// one limit. What is above is answered 429. Default: no limit.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	lateHandler
+}
+
+// RateLimit is so many requests in a time.
+type RateLimit struct {
+	// How many requests.
+	Requests int `json:"requests"`
+
+	// In which time. Default: 1s.
+	Per caddy.Duration `json:"per,omitempty"`
+
+	// How many may come at once. Default: as many as in a second, at least 1.
+	Burst int `json:"burst,omitempty"`
+}
 
 // CaddyModule returns the Caddy module information.
 func (API) CaddyModule() caddy.ModuleInfo {
@@ -40,15 +66,92 @@ func (a *API) Provision(ctx caddy.Context) error {
 		return api.New(api.Config{
 			Version: version(), Reader: e, Actor: e, Tokens: app.tokens, Ending: app.serving, Log: app.logger.Named("api"),
 			PricePerMinute: app.PricePerMinute, HostTimeout: cmp.Or(time.Duration(app.HostTimeout), store.DefaultHostTimeout),
+			AllowOrigins: a.AllowOrigins, RateLimit: a.RateLimit.limit(),
 		})
 	})
 }
 
+// Validate checks the values.
+func (a *API) Validate() error {
+	if err := api.CheckOrigins(a.AllowOrigins); err != nil {
+		return fmt.Errorf("allow_origin: %w", err)
+	}
+	if r := a.RateLimit; r != nil && (r.Requests < 1 || r.Per < 0 || r.Burst < 0) {
+		return errors.New("rate_limit must be at least one request in a time")
+	}
+	return nil
+}
+
+func (r *RateLimit) limit() api.RateLimit {
+	if r == nil {
+		return api.RateLimit{}
+	}
+	per := cmp.Or(time.Duration(r.Per), time.Second)
+	return api.RateLimit{PerSecond: float64(r.Requests) / per.Seconds(), Burst: r.Burst}
+}
+
 // parseAPI parses the sandman_api directive:
 //
-//	sandman_api [<matcher>]
+//	sandman_api [<matcher>] {
+//		allow_origin <origin...>
+//		rate_limit   <requests>/<time> [<burst>]
+//	}
 func parseAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	return new(API), noArgs(h)
+	a := new(API)
+	h.Next() // consume directive name
+	if h.NextArg() {
+		return nil, h.ArgErr()
+	}
+	for nesting := h.Nesting(); h.NextBlock(nesting); {
+		var err error
+		switch h.Val() {
+		case "allow_origin":
+			origins := h.RemainingArgs()
+			if len(origins) == 0 {
+				return nil, h.ArgErr()
+			}
+			a.AllowOrigins = append(a.AllowOrigins, origins...)
+		case "rate_limit":
+			if a.RateLimit != nil {
+				return nil, h.Err("rate_limit already specified")
+			}
+			a.RateLimit, err = parseRateLimit(h)
+		default:
+			err = h.Errf("unrecognized subdirective %s", h.Val())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// parseRateLimit reads 100/s, 1000/m or 5/10s, and a burst.
+func parseRateLimit(h httpcaddyfile.Helper) (*RateLimit, error) {
+	args := h.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return nil, h.ArgErr()
+	}
+	requests, per, ok := strings.Cut(args[0], "/")
+	r := new(RateLimit)
+	var err error
+	if r.Requests, err = strconv.Atoi(requests); err != nil || !ok || per == "" {
+		return nil, h.Errf("bad rate_limit value %s: want requests in a time, such as 100/s", args[0])
+	}
+	if strings.Trim(per[:1], "0123456789") != "" { // the unit alone
+		per = "1" + per
+	}
+	span, err := caddy.ParseDuration(per)
+	if err != nil || span <= 0 {
+		return nil, h.Errf("bad rate_limit value %s: want requests in a time, such as 100/s", args[0])
+	}
+	r.Per = caddy.Duration(span)
+	if len(args) == 2 {
+		if r.Burst, err = strconv.Atoi(args[1]); err != nil || r.Burst < 1 {
+			return nil, h.Errf("bad rate_limit burst %s: want a number of requests", args[1])
+		}
+	}
+	return r, nil
 }
 
 // E2BAPI passes the E2B API on to the first host, for SDKs that are pointed at
@@ -147,6 +250,7 @@ func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyh
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*API)(nil)
+	_ caddy.Validator             = (*API)(nil)
 	_ caddyhttp.MiddlewareHandler = (*API)(nil)
 	_ caddy.Provisioner           = (*E2BAPI)(nil)
 	_ caddyhttp.MiddlewareHandler = (*E2BAPI)(nil)

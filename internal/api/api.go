@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -40,7 +41,10 @@ type Config struct {
 	// Ending ends the streams of events, whose clients come again: it is done
 	// when this API is about to end. nil: never.
 	Ending context.Context
-	Log    *zap.Logger
+	// AllowOrigins are those of pages that may use this API from elsewhere, or *.
+	AllowOrigins []string
+	RateLimit    RateLimit
+	Log          *zap.Logger
 
 	PricePerMinute float64       // of a running sandbox
 	HostTimeout    time.Duration // the host's own, for comparison
@@ -48,17 +52,21 @@ type Config struct {
 
 type server struct {
 	Config
-	api huma.API
-	mux *http.ServeMux
+	api    huma.API
+	mux    *http.ServeMux
+	limits limiters
 }
 
 // New returns the JSON API, which answers under /api/v1. The error says what
-// is wrong with the tokens.
+// is wrong with the tokens or the origins.
 func New(cfg Config) (http.Handler, error) {
 	if err := CheckTokens(cfg.Tokens); err != nil {
 		return nil, fmt.Errorf("setting up the API: %w", err)
 	}
-	s := &server{Config: cfg, mux: http.NewServeMux()}
+	if err := CheckOrigins(cfg.AllowOrigins); err != nil {
+		return nil, fmt.Errorf("setting up the API: %w", err)
+	}
+	s := &server{Config: cfg, mux: http.NewServeMux(), limits: limiters{limit: cfg.RateLimit, all: map[string]*rate.Limiter{}}}
 	s.api = humago.NewWithPrefix(s.mux, prefix, humaConfig(cfg.Version))
 	s.api.UseMiddleware(s.authorize)
 	s.addStatus()
@@ -119,6 +127,9 @@ func writeJSON(w io.Writer, v any) error {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if s.allowOrigin(w, r) {
+		return
+	}
 	h, pattern := s.mux.Handler(r)
 	switch {
 	case r.URL.EscapedPath() != path.Clean(r.URL.EscapedPath()): // the mux would redirect
@@ -189,6 +200,10 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 	if err != nil {
 		newProblem(http.StatusUnauthorized, "unauthorized", sentence(err)+" Check it, and the configuration's tokens.").
 			with("WWW-Authenticate", realm+`, error="invalid_token"`).write(w)
+		return
+	}
+	if wait := s.limits.wait(token, time.Now()); wait > 0 {
+		tooFast(wait).write(w)
 		return
 	}
 	if why := token.mayNot(ctx.Operation()); why != "" {

@@ -42,11 +42,32 @@ type Filter struct {
 	Host    string
 	// Claimed leaves out the sandboxes that have neither owner nor project.
 	Claimed bool
+	// Query is to stand in the ID, the owner, the project, the template or the
+	// metadata, in small or large letters. "" is in all.
+	Query string
 	// Limit is the length of the page, at least 1.
 	Limit int
 	// After is the ID behind which the page begins, whether or not a sandbox
 	// of this ID exists still.
 	After string
+}
+
+// Matches tells whether a record has the filter's Query in it.
+func (f Filter) Matches(r session.Record) bool {
+	if f.Query == "" {
+		return true
+	}
+	query := strings.ToLower(f.Query)
+	has := func(s string) bool { return strings.Contains(strings.ToLower(s), query) }
+	if has(r.SandboxID) || has(r.Owner) || has(r.Project) || has(r.Template) {
+		return true
+	}
+	for name, value := range r.Metadata {
+		if has(name) || has(value) {
+			return true
+		}
+	}
+	return false
 }
 
 // Page is a part of a list, ordered by ID, so that what comes and goes
@@ -108,6 +129,7 @@ type Reader interface {
 // caller. Besides what is said at each method they return [ErrNotFound],
 // [ErrKilled], an [UnavailableError], an [e2b.Error] or session.ErrConflict.
 type Actor interface {
+	Answers
 	// Pause puts a sandbox to sleep by hand. Changed is false where it slept
 	// already. Without force it fails with an [InUseError] while the sandbox is
 	// in use.

@@ -34,6 +34,8 @@ type memory struct {
 	work        func(context.Context) error // what a create waits for
 	badgeKey    []byte
 	runs        []session.Run
+	answers     map[string][]byte
+	lasts       time.Duration    // of the last answer
 	events      chan []api.Event // what streams tell; nil: what there is, and no more
 	watched     api.EventFilter
 	resumed     int64 // where the last stream was resumed; -1: it was not
@@ -46,6 +48,7 @@ func newMemory() *memory {
 		records: map[string]api.Sandbox{},
 		atHost:  map[string]string{},
 
+		answers:  map[string][]byte{},
 		badgeKey: []byte("a key that every proxy knows, of 32"),
 		status: api.Status{
 			Node: "n1", Leader: api.Leader{Node: "n1", Me: true}, Store: api.Health{OK: true},
@@ -111,6 +114,7 @@ func matches(sb api.Sandbox, f api.Filter) bool {
 		(f.Owner == "" || sb.Owner == f.Owner) &&
 		(f.Project == "" || sb.Project == f.Project) &&
 		(f.Host == "" || sb.Host == f.Host) &&
+		f.Matches(sb.Record) &&
 		(!f.Claimed || sb.Owner != "" || sb.Project != "") &&
 		sb.SandboxID > f.After
 }
@@ -186,6 +190,30 @@ func (t *told) Next(ctx context.Context) ([]api.Event, error) {
 
 func (m *memory) LeaderRuns(context.Context) ([]session.Run, error) {
 	return m.runs, m.fail
+}
+
+func (m *memory) Claim(_ context.Context, key string, value []byte, lasts time.Duration) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if former, ok := m.answers[key]; ok {
+		return former, nil
+	}
+	m.answers[key], m.lasts = value, lasts
+	return nil, nil
+}
+
+func (m *memory) Keep(_ context.Context, key string, value []byte, lasts time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers[key], m.lasts = value, lasts
+	return nil
+}
+
+func (m *memory) Release(_ context.Context, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.answers, key)
+	return nil
 }
 
 func (m *memory) BadgeKey(context.Context) ([]byte, error) {

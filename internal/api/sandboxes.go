@@ -44,7 +44,7 @@ func (s *server) addSandboxes() {
 		Summary:     "Register or create a sandbox",
 		Description: "With sandboxID one that a host knows is registered: 201, or 200 if it was registered already. With template a new one is made: 201.",
 		Responses:   map[string]*huma.Response{"200": s.response("It was registered already", "application/json", reflect.TypeFor[Sandbox]())},
-		Errors:      []int{http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusBadGateway},
+		Errors:      []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusBadGateway},
 	}, s.addSandbox)
 	add(s, RoleViewer, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: one,
@@ -190,6 +190,7 @@ type listInput struct {
 	Owner   string   `query:"owner" doc:"Only this owner's."`
 	Project string   `query:"project" doc:"Only those of this project."`
 	Host    string   `query:"host" doc:"Only those of this host."`
+	Query   string   `query:"q" maxLength:"256" doc:"Only those that have this in their ID, owner, project, template or metadata."`
 	Limit   int      `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"At most so many."`
 	After   string   `query:"after" maxLength:"64" doc:"Only those behind this ID: next of the page before."`
 }
@@ -204,7 +205,7 @@ type listBody struct {
 }
 
 func (s *server) list(ctx context.Context, who Token, in *listInput) (*listOutput, error) {
-	f := Filter{Owner: in.Owner, Project: in.Project, Host: in.Host, Limit: in.Limit, After: in.After, Claimed: !who.seesAll()}
+	f := Filter{Owner: in.Owner, Project: in.Project, Host: in.Host, Query: in.Query, Limit: in.Limit, After: in.After, Claimed: !who.seesAll()}
 	f.States = statesOf(in.State)
 	if who.Owner != "" {
 		if in.Owner != "" && in.Owner != who.Owner {

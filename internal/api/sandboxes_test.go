@@ -81,6 +81,9 @@ func TestList_asksForWhatWasAskedFor(t *testing.T) {
 	paused := m.records["i3"]
 	paused.State = session.Paused
 	m.records["i3"] = paused
+	found := m.records["i4"]
+	found.Template, found.Metadata = "Node 22", map[string]string{"ticket": "77"}
+	m.records["i4"] = found
 	c := newClient(t, m, zap.NewNop())
 	tests := []struct {
 		secret, query string
@@ -99,6 +102,14 @@ func TestList_asksForWhatWasAskedFor(t *testing.T) {
 		{admin, "?state=PAUSED", []string{"i3"}},
 		{admin, "?state=PAUSING,PAUSED&owner=bob", []string{}},
 		{admin, "?host=elsewhere", []string{}},
+		{admin, "?q=i2", []string{"i2"}},
+		{admin, "?q=ALI", []string{"i1", "i3"}},
+		{admin, "?q=web", []string{"i1", "i2", "i5"}},
+		{admin, "?q=node+22", []string{"i4"}},
+		{admin, "?q=ticket", []string{"i4"}},
+		{admin, "?q=none", []string{}},
+		{alice, "?q=web", []string{"i1"}},
+		{bob, "?q=node", []string{}},
 		{admin, "?owner=" + "a%26b", []string{}},
 	}
 	for _, tt := range tests {

@@ -17,6 +17,7 @@ import (
 const maxIdleTimeout = 365 * 24 * time.Hour
 
 type addInput struct {
+	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body gets the same answer for 24 h, at any proxy: a request that may have been carried out can be repeated. An error is not kept."`
 	Body newSandbox
 }
 
@@ -47,14 +48,23 @@ type addOutput struct {
 }
 
 func (s *server) addSandbox(ctx context.Context, who Token, in *addInput) (*addOutput, error) {
+	if in.Key == "" {
+		return s.addOne(ctx, who, in.Body)
+	}
+	return s.once(ctx, who, in.Key, in.Body, func(ctx context.Context) (*addOutput, error) {
+		return s.addOne(ctx, who, in.Body)
+	})
+}
+
+func (s *server) addOne(ctx context.Context, who Token, n newSandbox) (*addOutput, error) {
 	status := http.StatusCreated
 	var sb Sandbox
 	var err error
-	if in.Body.Template != "" {
-		sb, err = s.Actor.Create(ctx, e2b.NewSandbox{TemplateID: in.Body.Template, Metadata: in.Body.Metadata, EnvVars: in.Body.EnvVars}, who.Owner)
+	if n.Template != "" {
+		sb, err = s.Actor.Create(ctx, e2b.NewSandbox{TemplateID: n.Template, Metadata: n.Metadata, EnvVars: n.EnvVars}, who.Owner)
 	} else {
 		var created bool
-		sb, created, err = s.Actor.Register(ctx, in.Body.SandboxID, who.Owner)
+		sb, created, err = s.Actor.Register(ctx, n.SandboxID, who.Owner)
 		if !created {
 			status = http.StatusOK
 		}

@@ -106,7 +106,7 @@ func shows(f api.Filter, r session.Record) bool {
 	if f.Claimed && r.Owner == "" && r.Project == "" {
 		return false
 	}
-	return len(f.States) == 0 || slices.Contains(f.States, r.State)
+	return (len(f.States) == 0 || slices.Contains(f.States, r.State)) && f.Matches(r)
 }
 
 // History implements api.Reader.

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// answersKept is how long a request may be repeated without harm.
+	answersKept = 24 * time.Hour
+	// answerWithin bounds the work under a key: what has no answer by then was
+	// the work of a process that has died.
+	answerWithin = 3 * time.Minute
+)
+
+// Answers keeps answers by key, the same for all proxies. Values are opaque.
+type Answers interface {
+	// Claim puts a value under a key that has none, for a time. Where it has one,
+	// that is returned, and nothing is written.
+	Claim(ctx context.Context, key string, value []byte, lasts time.Duration) (former []byte, err error)
+	// Keep replaces the value of a key that was claimed.
+	Keep(ctx context.Context, key string, value []byte, lasts time.Duration) error
+	// Release makes a key one that has no value.
+	Release(ctx context.Context, key string) error
+}
+
+// answered is what is kept under an Idempotency-Key.
+type answered struct {
+	Asked  string     `json:"asked"` // the hash of the request's body
+	Answer *addOutput `json:"answer,omitempty"`
+}
+
+// once does the work of a request that may be repeated, once. It goes on if the
+// client leaves, which is when clients repeat requests. What fails is not kept.
+func (s *server) once(ctx context.Context, who Token, key string, body newSandbox, work func(context.Context) (*addOutput, error)) (*addOutput, error) {
+	asked, err := hashOf(body)
+	if err != nil {
+		return nil, err
+	}
+	scope := sha256.Sum256([]byte(who.Name + "\x00" + who.Owner + "\x00" + key)) // others may have chosen the same one
+	name := hex.EncodeToString(scope[:])
+	claim, err := json.Marshal(answered{Asked: asked})
+	if err != nil {
+		return nil, fmt.Errorf("claiming an idempotency key: %w", err)
+	}
+	former, err := s.Actor.Claim(ctx, name, claim, answerWithin)
+	if err != nil {
+		return nil, err
+	}
+	if former != nil {
+		return repeated(former, asked)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	defer cancel()
+	out, err := work(ctx)
+	if err != nil {
+		s.noteAnswer(s.Actor.Release(context.WithoutCancel(ctx), name))
+		return nil, err
+	}
+	done, err := json.Marshal(answered{Asked: asked, Answer: out})
+	if err == nil {
+		err = s.Actor.Keep(ctx, name, done, answersKept)
+	}
+	s.noteAnswer(err) // the work is done all the same
+	return out, nil
+}
+
+func (s *server) noteAnswer(err error) {
+	if err != nil {
+		s.Log.Warn("the answer to a request with an Idempotency-Key is not kept as it should be", zap.Error(err))
+	}
+}
+
+func hashOf(body newSandbox) (string, error) {
+	b, err := json.Marshal(body) // in one form, however it came
+	if err != nil {
+		return "", fmt.Errorf("reading a request under an idempotency key: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// repeated is the answer to a request whose key is known.
+func repeated(former []byte, asked string) (*addOutput, error) {
+	var a answered
+	if err := json.Unmarshal(former, &a); err != nil {
+		return nil, fmt.Errorf("reading the answer to an idempotency key: %w", err)
+	}
+	switch {
+	case a.Asked != asked:
+		return nil, newProblem(http.StatusUnprocessableEntity, "key-reused", "This Idempotency-Key came with another request before. Use a new one for each request.")
+	case a.Answer == nil:
+		return nil, newProblem(http.StatusConflict, "in-progress", "The request with this Idempotency-Key is being worked on. Ask again for its answer.").retryAfter(time.Second)
+	}
+	return a.Answer, nil
+}
