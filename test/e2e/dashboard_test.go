@@ -231,6 +231,44 @@ func TestDashboard_whenSandmanIsAway(t *testing.T) {
 	d.screenshot(t, "back")
 }
 
+// TestDashboard_policies sets what holds for an owner's sandboxes, and takes it back.
+func TestDashboard_policies(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	id := s.create(t)
+	s.call(t, http.MethodPatch, "/sandboxes/"+id, `{"owner":"alice"}`).require(t, http.StatusOK)
+	d := openDashboard(t, s, token)
+	d.await(t, stateOf(id, "RUNNING"))
+	d.goTo(t, "/policies")
+	d.await(t, "text=No policies yet")
+	d.press(t, "New policy")
+	d.do(t, `await page.getByLabel('Owner', { exact: true }).fill('alice')
+		await page.getByLabel('Idle timeout').fill('45m')`)
+	d.press(t, "Save")
+	d.await(t, "text=The policy of alice is saved.")
+	d.await(t, "role=rowheader[name='alice']")
+	d.screenshot(t, "set")
+	if r := s.record(t, id); r.IdleTimeout != "45m0s" {
+		t.Errorf("alice's sandbox has the idle timeout %s", r.IdleTimeout)
+	}
+
+	// two people at once
+	d.press(t, "Change the policy of alice")
+	s.call(t, http.MethodPut, "/policies/owners/alice", `{"idleTimeout":"50m"}`).require(t, http.StatusOK)
+	d.do(t, `await page.getByLabel('Idle timeout').fill('1h')`)
+	d.press(t, "Save")
+	d.await(t, "text=token admin has changed it meanwhile")
+	d.press(t, "Cancel")
+	if r := s.record(t, id); r.IdleTimeout != "50m0s" {
+		t.Errorf("what the other one set is gone: %s", r.IdleTimeout)
+	}
+	d.press(t, "Delete the policy of alice")
+	d.await(t, "text=No policies yet")
+	if r := s.record(t, id); r.IdleTimeout != "10m0s" {
+		t.Errorf("without a policy the idle timeout is %s", r.IdleTimeout)
+	}
+}
+
 // axe is the text of axe-core, which judges a page's accessibility.
 func axe(t *testing.T) string {
 	t.Helper()
@@ -286,13 +324,14 @@ func TestDashboard_isAccessible(t *testing.T) {
 		s.call(t, http.MethodPatch, "/sandboxes/"+id, fmt.Sprintf(`{"owner":%q,"project":"atlas"}`, owner)).require(t, http.StatusOK)
 	}
 	s.pause(t, asleep)
+	s.call(t, http.MethodPut, "/policies/owners/alice", `{"idleTimeout":"30m"}`).require(t, http.StatusOK)
 	d := openDashboard(t, s, token)
 	d.await(t, stateOf(asleep, "PAUSED"))
 	d.do(t, `await page.evaluate(%s)`, axe(t))
 	d.requireAxeSees(t)
 	routes := map[string]string{
 		"list": "/", "running": "/sandboxes/" + running, "asleep": "/sandboxes/" + asleep, "nothing-found": "/?q=nothing",
-		"missing": "/sandboxes/inone", "savings": "/savings", "runs": "/runs", "policies": "/policies", "status": "/status",
+		"missing": "/sandboxes/inone", "savings": "/savings?range=7d", "runs": "/runs", "policies": "/policies", "status": "/status",
 	}
 	for _, scheme := range []string{"dark", "light"} {
 		for _, width := range []int{1280, 390} {
@@ -328,6 +367,7 @@ func TestDashboard_byKeyboard(t *testing.T) {
 	for _, id := range ids {
 		d.await(t, stateOf(id, "RUNNING"))
 	}
+	// focused does something and says in which sandbox's row the focus is, and on what.
 	focused := func(code string) string {
 		return ask[string](t, d.browser, `%s
 			await page.waitForTimeout(100)

@@ -100,7 +100,6 @@ class SandmanBadge extends HTMLElement {
 	static observedAttributes = ['sandbox', 'token', 'url', 'actions', 'keep-for', ...Object.keys(words).map(w => `text-${kebab(w)}`)]
 
 	#sandbox = null
-	#holds = []
 	#strings = {}
 	#token = null // set as a property, it is no attribute that others read
 	#ender = null
@@ -204,14 +203,14 @@ class SandmanBadge extends HTMLElement {
 	letSleep() { return this.#act('keep-awake', 'DELETE', `holds/${holdName}`) }
 
 	#toggleHold() { return this.#ownHold ? this.letSleep() : this.keepAwake() }
-	get #ownHold() { return this.#holds.find(h => h.name === holdName && Date.parse(h.expiresAt) > Date.now()) }
+	get #ownHold() { return this.#sandbox?.holds?.find(h => h.name === holdName && Date.parse(h.expiresAt) > Date.now()) }
 
 	async #act(what, method, path, body) {
 		this.#wrong = ''
 		try {
 			const answer = await this.#call(method, path, body)
 			if (answer?.state) this.#take(answer)
-			await this.#readHolds()
+			else await this.#read()
 			return answer
 		} catch (err) {
 			if (err.status === 403 || err.isMissingRoute) this.#denied.add(what)
@@ -299,19 +298,7 @@ class SandmanBadge extends HTMLElement {
 		}
 	}
 
-	async #read(signal) {
-		this.#take(await this.#call('GET', '', undefined, signal))
-		await this.#readHolds(signal)
-	}
-
-	async #readHolds(signal) {
-		const answer = await this.#call('GET', 'holds', undefined, signal).catch(err => {
-			if (err.status >= 400 && err.status < 500) return null
-			throw err
-		})
-		this.#holds = answer?.holds ?? []
-		this.#show()
-	}
+	async #read(signal) { this.#take(await this.#call('GET', '', undefined, signal)) }
 
 	async #events(body, ender) {
 		const reader = body.pipeThrough(new TextDecoderStream()).getReader()
@@ -332,11 +319,7 @@ class SandmanBadge extends HTMLElement {
 		switch (field('event')) {
 			case 'sandbox': {
 				const sandbox = JSON.parse(field('data'))
-				if (sandbox.sandboxID !== this.sandbox) return
-				const about = sb => [sb?.state, !sb?.pauseAt, sb?.awakeBecause].join()
-				const before = about(this.#sandbox)
-				this.#take(sandbox)
-				if (about(sandbox) !== before) await this.#readHolds(signal)
+				if (sandbox.sandboxID === this.sandbox) this.#take(sandbox)
 				return
 			}
 			case 'gone': throw new Problem(404)

@@ -1,7 +1,7 @@
 // What can be done to a sandbox. Each says what came of it.
 import { call, one } from './api.js'
 import { put } from './live.js'
-import { hourMinute, span } from './format.js'
+import { hourMinute } from './format.js'
 import { toast } from './ui.js'
 
 export async function pause(id, force = false) {
@@ -44,5 +44,3 @@ export async function kill(id) {
 	await call('DELETE', one(id))
 	toast(`${id} was ended for good.`)
 }
-
-export const describeHold = hold => `${hold.reason || hold.name}${hold.by ? `, by ${hold.by}` : ''}, for ${span(Date.parse(hold.expiresAt) - Date.now())} more`

@@ -87,6 +87,11 @@ export function money(n) {
 	const digits = n !== 0 && Math.abs(n) < 1 ? 4 : 2
 	return new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: digits }).format(n)
 }
-export const percent = (part, whole) => whole > 0 ? `${(100 * part / whole).toFixed(part / whole > 0.995 && part < whole ? 1 : 0)} %` : '–'
+// percent is 100 % only of all.
+export function percent(part, whole) {
+	if (!(whole > 0)) return '–'
+	const of = 100 * part / whole
+	return of > 99 && part < whole ? `${(Math.floor(10 * of) / 10).toFixed(1)} %` : `${of.toFixed(0)} %`
+}
 
 export const hours = ms => `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)} h`

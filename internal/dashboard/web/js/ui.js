@@ -2,7 +2,7 @@
 import { html, signal, useEffect, useRef, useSignal } from './lib.js'
 import { APIError, call, who, whyNot } from './api.js'
 import { now, serverNow } from './clock.js'
-import { ago, clock, fullTime, span } from './format.js'
+import { ago, clock, fullTime, hourMinute, span } from './format.js'
 
 const paths = {
 	play: 'M5 3.5v9l7.500-4.500z',
@@ -68,6 +68,8 @@ export function Countdown({ until, over = 'any moment' }) {
 
 export const CountdownOf = ({ sb }) => {
 	if (sb.state === 'RUNNING' && sb.pauseAt) return html`<${Countdown} until=${sb.pauseAt} />`
+	const until = Math.max(...(sb.holds ?? []).map(h => Date.parse(h.expiresAt)))
+	if (sb.state === 'RUNNING' && until > now.value) return html`<span class="kept" title=${sb.awakeBecause?.join('\n') || ''}>kept until ${hourMinute(until)}</span>`
 	if (sb.state === 'RUNNING') return html`<span class="kept" title=${sb.awakeBecause?.join('\n') || ''}>${sb.awakeBecause?.length ? 'in use' : '–'}</span>`
 	if (sb.state === 'PAUSED') return html`<span class="faint">asleep for <${For} since=${sb.since} /></span>`
 	return html`<span class="faint"><${For} since=${sb.since} /></span>`
@@ -168,7 +170,7 @@ let lastToast = 0
 
 export function toast(text, kind = 'done', action) {
 	const id = ++lastToast
-	toasts.value = [...toasts.value.slice(-3), { id, text, kind, action }]
+	toasts.value = [...toasts.value.filter(t => t.kind === 'error').slice(-2), { id, text, kind, action }]
 	setTimeout(() => dismiss(id), action ? 20_000 : kind === 'error' ? 10_000 : 4000)
 }
 const dismiss = id => { toasts.value = toasts.value.filter(t => t.id !== id) }

@@ -3,7 +3,7 @@ import { html, useSignal } from '../lib.js'
 import { one } from '../api.js'
 import { now, serverNow } from '../clock.js'
 import { day, hourMinute, fullTime, moment, percent, plural, span } from '../format.js'
-import { Choice, Failure, Icon, Loading, Section, State, states, useResource } from '../ui.js'
+import { Choice, Failure, Loading, Section, State, states, useResource } from '../ui.js'
 
 const hour = day / 24
 const ranges = { '1h': hour, '24h': day, '7d': 7 * day }
@@ -32,6 +32,8 @@ export function Past({ id, step, sb }) {
 	const all = useSignal(false)
 	const { data, error, at, reload } = useResource(`${one(id)}/history`, { query: { limit: 1000 }, deps: [step] })
 	const history = data?.history ?? []
+	// a pause and a wake have steps; what came of them says it all
+	const ends = history.filter((line, i) => i === 0 || !states[line.to]?.busy || line.op !== history[i - 1].op)
 	return html`
 		<${Section} id="past" title="History" aside=${html`<${Choice} legend="How far back" name="range" value=${range.value} kind="small" onChange=${v => { range.value = v }}
 			options=${[{ value: '1h', name: '1 h' }, { value: '24h', name: '24 h' }, { value: '7d', name: '7 d' }]} />`}>
@@ -39,10 +41,10 @@ export function Past({ id, step, sb }) {
 			${!data && !error && html`<${Loading} />`}
 			${data && html`<${Picture} history=${history} sb=${sb} range=${range.value} />`}
 			${data && !history.length && html`<p class="nothing">Nothing has happened to it yet.</p>`}
-			<ol class="history">${(all.value ? history : history.slice(0, 8)).map(line => html`
+			<ol class="history">${(all.value ? history : ends.slice(0, 8)).map(line => html`
 				<li key=${line.revision}><time datetime=${line.at} title=${fullTime(line.at)}>${moment(line.at)}</time><${State} state=${line.to} />
 					<span class="reason">${line.reason}</span>${line.node && html`<span class="faint mono node" title="the proxy that wrote it">${line.node}</span>`}</li>`)}</ol>
-			${history.length > 8 && html`<button type="button" class="link more" onClick=${() => { all.value = !all.value }}>${all.value ? 'Show less' : `Show all ${history.length}`}</button>`}
+			${history.length > Math.min(8, ends.length) && html`<button type="button" class="link more" onClick=${() => { all.value = !all.value }}>${all.value ? 'Show less' : `Show all ${plural(history.length, 'step')}`}</button>`}
 		</${Section}>`
 }
 

@@ -3,16 +3,18 @@ import { html, useSignal } from '../lib.js'
 import { call, whyNot } from '../api.js'
 import { parseDuration, plural, shortDuration } from '../format.js'
 import { sandboxes, version } from '../live.js'
-import { Ago, Button, Choice, Dialog, Empty, Failure, Icon, Loading, Note, Section, toast, useResource } from '../ui.js'
+import { Ago, Button, Choice, Dialog, Empty, Failure, Icon, Loading, Note, toast, useResource } from '../ui.js'
 
 const kinds = { owners: 'Owner', projects: 'Project' }
 const pathOf = p => `policies/${p.kind}/${encodeURIComponent(p.name)}`
 
-// flat makes one list of what the API may give in two.
-function flat(data) {
-	const named = (kind, list) => (list ?? []).map(p => ({ ...p, kind, name: p.name ?? p.owner ?? p.project }))
-	if (Array.isArray(data?.policies)) return data.policies.map(p => ({ ...p, kind: `${p.kind ?? p.scope ?? (p.owner ? 'owner' : 'project')}`.replace(/s?$/, 's'), name: p.name ?? p.owner ?? p.project }))
-	return [...named('owners', data?.owners), ...named('projects', data?.projects)]
+// flat makes one list of the two.
+const flat = data => [...(data?.owners ?? []).map(p => ({ ...p, kind: 'owners' })), ...(data?.projects ?? []).map(p => ({ ...p, kind: 'projects' }))]
+
+// holds says what is true of all sandboxes.
+function holds({ idleTimeout, limits }) {
+	const most = limits?.maxIdleTimeout
+	return `The configured default is ${shortDuration(idleTimeout)}; an idle timeout is at least ${shortDuration(limits.minIdleTimeout)}${most ? ` and at most ${shortDuration(most)}` : ''}.`
 }
 
 export function Policies() {
@@ -31,12 +33,11 @@ export function Policies() {
 	return html`
 		<div class="page">
 			<header class="page-head"><h1>Policies</h1>${!missing && html`<${Button} kind="primary" icon="plus" role="admin" act=${() => { editing.value = { kind: 'owners', name: '', fresh: true } }}>New policy</${Button}>`}</header>
-			<p class="lead faint">A sandbox’s own settings come first, then its project’s, then its owner’s, then the configured default; all within the operator’s limits.</p>
+			<p class="lead faint">A sandbox’s own settings come first, then its project’s, then its owner’s, then the configured default; all within the operator’s limits. ${data?.limits && holds(data)}</p>
 			${missing && html`<${Empty} icon="sliders" title="This Sandman knows no policies">It is older than this page. Each sandbox has its own settings on its page.</${Empty}>`}
 			${error && !missing && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
 			${!data && !error && html`<${Loading} />`}
 			${no && data && html`<p class="denied"><${Icon} name="lock" />${no}</p>`}
-			${data?.limits && html`<p class="faint">Limits of the idle timeout: ${shortDuration(data.limits.minIdleTimeout ?? data.limits.min)} to ${shortDuration(data.limits.maxIdleTimeout ?? data.limits.max)}.</p>`}
 			${data && (all.length === 0 ? html`<${Empty} icon="sliders" title="No policies yet">All sandboxes go by the configured defaults, or by their own settings.</${Empty}>` : html`
 				<div class="card scroll" tabindex="0" role="region" aria-label="Policies"><table class="plain">
 					<thead><tr><th scope="col">Of</th><th scope="col">Name</th><th scope="col">Idle timeout</th><th scope="col">At most</th><th scope="col">Woken by</th><th scope="col">Sandboxes</th><th scope="col">Changed</th><th scope="col"><span class="sr">Actions</span></th></tr></thead>
@@ -70,11 +71,14 @@ function Edit({ policy, onClose, done }) {
 		try {
 			const path = pathOf({ kind: kind.value, name })
 			const headers = {}
-			if (!policy.fresh) { // what somebody else has changed since the list was read is not written over
-				const { data, etag } = await call('GET', path)
-				if (data.updatedAt !== policy.updatedAt) throw new Error(`${data.updatedBy || 'Somebody'} has changed it meanwhile. Close this and look again.`)
-				if (etag) headers['If-Match'] = etag
-			}
+			// what somebody else has set or changed since the list was read is not written over
+			const there = await call('GET', path).catch(err => {
+				if (err.status === 404) return null
+				throw err
+			})
+			if (policy.fresh && there) throw new Error(`There is a policy of ${name} already, by ${there.data.updatedBy}. Change that one.`)
+			if (!policy.fresh && there?.data.updatedAt !== policy.updatedAt) throw new Error(`${there?.data.updatedBy ?? 'Somebody'} has changed it meanwhile. Close this and look again.`)
+			if (there) headers['If-Match'] = there.etag
 			await call('PUT', path, { body, headers })
 			toast(`The policy of ${name} is saved.`)
 			await done()

@@ -1,8 +1,8 @@
 // What the pauser has done: its sweeps against the hosts' lists, and its pauses by the minute.
 import { Fragment, html, useSignal } from '../lib.js'
 import { get } from '../api.js'
-import { count, fullTime, moment, span } from '../format.js'
-import { Ago, Choice, Empty, Failure, Icon, Loading, Section, toast, useResource } from '../ui.js'
+import { count, fullTime, moment, plural, span } from '../format.js'
+import { Ago, Choice, Empty, Failure, Icon, Loading, toast, useResource } from '../ui.js'
 
 export function Runs() {
 	const kind = useSignal('')
@@ -27,13 +27,14 @@ export function Runs() {
 				<${Choice} legend="Kind" name="kind" value=${kind.value} onChange=${v => { kind.value = v }} options=${[{ value: '', name: 'All' }, { value: 'sweep', name: 'Sweeps' }, { value: 'pass', name: 'Passes' }]} /></header>
 			<p class="lead faint">One proxy at a time leads. It pauses what is idle, to the second (a pass sums up a minute of that), and compares all records with what the hosts say (a sweep).</p>
 			${missing && html`<${Empty} icon="pulse" title="This Sandman keeps no account of its runs">It is older than this page.</${Empty}>`}
-			${error && !missing && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
+			${error?.status === 403 && html`<${Empty} icon="lock" title="Not for this token">${error.message}</${Empty}>`}
+			${error && !missing && error.status !== 403 && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
 			${!data && !error && html`<${Loading} />`}
 			${data && html`
 				<div class="cards">
 					<div class="card fact"><h2>Success</h2><p class="large-number">${Number.isFinite(data.successRate) ? `${(100 * data.successRate).toFixed(data.successRate > 0.99 && data.successRate < 1 ? 2 : 0)} %` : '–'}</p><p class="faint">of pauses, resumes and checks</p></div>
 					<div class="card fact"><h2>Last run</h2><p class="large-number">${fresh[0] ? html`<${Ago} at=${fresh[0].startedAt} />` : '–'}</p><p class="faint">${fresh[0] ? fresh[0].kind : 'none yet'}</p></div>
-					<div class="card fact"><h2>Paused</h2><p class="large-number">${count(fresh.reduce((n, r) => n + r.paused, 0))}</p><p class="faint">in the last ${count(fresh.length)} runs</p></div>
+					<div class="card fact"><h2>Paused</h2><p class="large-number">${count(fresh.reduce((n, r) => n + r.paused, 0))}</p><p class="faint">in the last ${plural(fresh.length, 'run')}</p></div>
 					<div class="card fact"><h2>Failed</h2><p class=${`large-number ${fresh.some(r => r.failed) ? 'bad' : ''}`}>${count(fresh.reduce((n, r) => n + r.failed, 0))}</p><p class="faint">likewise</p></div>
 				</div>
 				${!shown.length ? html`<${Empty} icon="pulse" title="No runs yet">The first sweep comes within check_every of the start.</${Empty}>` : html`
@@ -42,7 +43,7 @@ export function Runs() {
 					<tbody>${shown.map(r => html`<${Fragment} key=${r.id}>
 						<tr><th scope="row"><time datetime=${r.startedAt} title=${fullTime(r.startedAt)}>${moment(r.startedAt)}</time></th><td><span class="tag">${r.kind}</span></td><td class="mono">${r.node}</td><td>${span(r.durationMs)}</td>
 							${['looked', 'paused', 'resumed', 'killed'].map(f => html`<td key=${f} class=${r[f] ? '' : 'zero'}>${count(r[f] ?? 0)}</td>`)}<td class=${r.failed ? 'bad' : 'zero'}>${r.failed ? html`<${Icon} name="alert" />` : ''}${count(r.failed ?? 0)}</td></tr>
-						${(r.errors ?? []).length > 0 && html`<tr class="errors"><td colspan="9"><ul>${r.errors.map((e, i) => html`<li key=${i}>${typeof e === 'string' ? e : e.message ?? JSON.stringify(e)}</li>`)}</ul></td></tr>`}
+						${(r.errors ?? []).length > 0 && html`<tr class="errors"><td colspan="9"><ul>${r.errors.map((e, i) => html`<li key=${i}>${e}</li>`)}</ul></td></tr>`}
 					</${Fragment}>`)}</tbody></table></div>`}
 				${next && html`<button type="button" class="button" onClick=${more}>Older runs</button>`}`}
 		</div>`

@@ -1,11 +1,11 @@
 // One sandbox: its state and why, when it will sleep, what can be done, its settings and its past.
-import { html, useEffect, useSignal } from '../lib.js'
-import { call, get, one, whyNot } from '../api.js'
+import { html, useSignal } from '../lib.js'
+import { get, one, whyNot } from '../api.js'
 import { put, sandbox } from '../live.js'
 import { go, link } from '../route.js'
 import { now } from '../clock.js'
-import { count, fullTime, moment, parseDuration, percent, plural, span } from '../format.js'
-import { describeHold, keepAwake, kill, pause, release, resume } from '../actions.js'
+import { count, fullTime, hourMinute, moment, parseDuration, percent, plural, span } from '../format.js'
+import { keepAwake, kill, pause, release, resume } from '../actions.js'
 import { Ago, Button, CopyButton, Countdown, Dialog, Empty, Failure, For, Icon, Loading, Note, Section, State, useResource } from '../ui.js'
 import { Settings } from './settings.js'
 import { Past } from './past.js'
@@ -18,14 +18,13 @@ export function Sandbox({ id }) {
 	const step = sb ? `${sb.state} ${sb.since} ${sb.pauseAt} ${sb.awakeBecause?.join()}` : ''
 	const why = useResource(sb && `${one(id)}/why`, { every: 10_000, deps: [step] })
 	const streams = useResource(sb && `${one(id)}/streams`, { every: 10_000, deps: [step] })
-	const holds = useResource(sb && `${one(id)}/holds`, { every: 30_000, deps: [step] })
 	if (!sb) return html`<div class="page">${first.error ? html`<${Missing} id=${id} error=${first.error} />` : html`<${Loading} />`}</div>`
 	return html`
 		<article class="page one" data-sandbox=${id} data-state=${sb.state}>
 			<${Head} sb=${sb} />
 			<div class="columns">
 				<div class="column">
-					<${Now} sb=${sb} why=${why} holds=${holds} />
+					<${Now} sb=${sb} why=${why} />
 					<${Past} id=${id} step=${`${sb.state} ${sb.since}`} sb=${sb} />
 					<${Streams} streams=${streams} why=${why.data} sb=${sb} />
 					<${Refused} why=${why.data} />
@@ -33,7 +32,7 @@ export function Sandbox({ id }) {
 				</div>
 				<div class="column side-column">
 					<${Settings} sb=${sb} why=${why.data} />
-					<${Holds} id=${id} holds=${holds} />
+					<${Holds} sb=${sb} />
 					<${Facts} sb=${sb} />
 				</div>
 			</div>
@@ -86,15 +85,14 @@ function Actions({ sb }) {
 }
 
 // Now is what people come for: the state, when it will sleep, and why.
-function Now({ sb, why, holds }) {
+function Now({ sb, why }) {
 	const w = why.data
-	const held = (holds.data?.holds ?? []).length > 0
 	return html`
 		<section class=${`card now now-${sb.state}`} aria-labelledby="now">
 			<h2 class="sr" id="now">Now</h2>
 			<div class="now-top">
 				<div><${State} state=${sb.state} large /><p class="faint">for <${For} since=${sb.since} /></p></div>
-				<${Sleep} sb=${sb} held=${held} />
+				<${Sleep} sb=${sb} />
 			</div>
 			${sb.lastError && html`<${Note} kind="error"><b>The last ${sb.lastError.op} failed</b>, <${Ago} at=${sb.lastError.at} />: ${sb.lastError.message}${sb.lastError.retryAt && html` It is tried again at ${moment(sb.lastError.retryAt)}.`}</${Note}>`}
 			${w && html`<div class="why"><h3>Why</h3><ul>${w.words.map(line => html`<li key=${line}>${line}</li>`)}</ul></div>`}
@@ -104,7 +102,7 @@ function Now({ sb, why, holds }) {
 		</section>`
 }
 
-function Sleep({ sb, held }) {
+function Sleep({ sb }) {
 	if (sb.state === 'RUNNING' && sb.pauseAt) {
 		const whole = parseDuration(sb.idleTimeout)
 		const left = Math.max(0, Math.min(1, (Date.parse(sb.pauseAt) - now.value) / whole))
@@ -113,9 +111,14 @@ function Sleep({ sb, held }) {
 				<div class="gauge" aria-hidden="true"><i style=${{ transform: `scaleX(${left})` }}></i></div>
 				<p class="faint">unless somebody uses it</p></div>`
 	}
+	const until = Math.max(...(sb.holds ?? []).map(h => Date.parse(h.expiresAt)))
+	if (sb.state === 'RUNNING' && until > now.value) {
+		const users = (sb.awakeBecause ?? []).filter(b => !b.startsWith('hold '))
+		return html`<div class="sleep"><p class="faint">Kept awake until</p><p class="big">${hourMinute(until)}</p><p class="faint">${users.length ? `and in use: ${users.join(', ')}` : `by ${plural(sb.holds.length, 'hold')}`}</p></div>`
+	}
 	if (sb.state === 'RUNNING') {
 		const because = sb.awakeBecause ?? []
-		return html`<div class="sleep"><p class="faint">Kept awake by</p><p class="because">${because.length ? because.join(', ') : held ? 'a hold' : 'something that just ended'}</p></div>`
+		return html`<div class="sleep"><p class="faint">Kept awake by</p><p class="because">${because.length ? because.join(', ') : 'something that just ended'}</p></div>`
 	}
 	if (sb.state === 'PAUSED') return html`<div class="sleep"><p class="faint">Paused because</p><p class="because">${sb.reason}</p></div>`
 	return html`<div class="sleep"><p class="faint">Because</p><p class="because">${sb.reason}</p></div>`
@@ -169,18 +172,18 @@ function Repeats({ why }) {
 		</${Section}>`
 }
 
-function Holds({ id, holds }) {
-	if (holds.missing) return null
-	const all = holds.data?.holds ?? []
+function Holds({ sb }) {
+	if (!sb.holds) return null // an older Sandman
 	return html`
 		<${Section} id="holds" title="Kept awake">
-			${holds.error && html`<${Failure} error=${holds.error} at=${holds.at} />`}
-			${holds.data && !all.length && html`<p class="nothing">No hold: it sleeps when nobody uses it.</p>`}
-			<ul class="lines">${all.map(h => html`
-				<li key=${h.name} class="hold"><div><b>${h.name}</b><p class="faint" title=${fullTime(h.expiresAt)}>${describeHold(h)}</p></div>
-					<${Button} kind="small" icon="cross" role="operator" label=${`End the hold ${h.name}`} act=${async () => { await release(id, h.name); await holds.reload() }}>End</${Button}></li>`)}</ul>
+			${!sb.holds.length && html`<p class="nothing">No hold: it sleeps when nobody uses it.</p>`}
+			<ul class="lines">${sb.holds.map(h => html`
+				<li key=${h.name} class="hold"><div><b>${h.name}</b><p class="faint" title=${fullTime(h.expiresAt)}>${h.reason}${h.by ? `${h.reason ? ', ' : ''}by ${h.by}` : ''}, <${Left} until=${h.expiresAt} /></p></div>
+					<${Button} kind="small" icon="cross" role="operator" label=${`End the hold ${h.name}`} act=${() => release(sb.sandboxID, h.name)}>End</${Button}></li>`)}</ul>
 		</${Section}>`
 }
+
+const Left = ({ until }) => html`<span class="tabular">for ${span(Math.max(0, Date.parse(until) - now.value))} more</span>`
 
 function Facts({ sb }) {
 	const ending = useSignal(false)

@@ -1,14 +1,16 @@
 // What sleeping has saved, against being always on and against the host's own timeout.
 import { html, useEffect, useRef, useSignal } from '../lib.js'
 import { link, route, setQuery } from '../route.js'
-import { count, hours, money, percent } from '../format.js'
-import { Choice, Empty, Failure, Icon, Loading, Section, useResource } from '../ui.js'
+import { serverNow } from '../clock.js'
+import { count, day, hours, money, percent, shortDuration } from '../format.js'
+import { Choice, Empty, Failure, Loading, Section, useResource } from '../ui.js'
 
-const iso = date => `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, '0')}-${String(date.getDate()).padStart(2, '0')}`
-const daysAgo = n => { const d = new Date(); d.setDate(d.getDate() - n); return iso(d) }
+// the API's days are UTC's
+const iso = date => date.toISOString().slice(0, 10)
+const daysAgo = n => iso(new Date(serverNow() - n * day))
 
 function spanOf(range, query) {
-	const today = new Date()
+	const today = new Date(serverNow())
 	switch (range) {
 		case 'today': return {}
 		case '7d': return { from: daysAgo(6), to: iso(today) }
@@ -37,20 +39,22 @@ export function Savings() {
 			</header>
 			${(filter.owner || filter.project) && html`<p class="tags">Only ${filter.owner || filter.project} <button type="button" class="link" onClick=${() => change({ owner: '', project: '' })}>Show all</button></p>`}
 			${missing && html`<${Empty} icon="chart" title="This Sandman does not count savings">It is older than this page. What each sandbox ran and slept is on the sandbox’s own page.</${Empty}>`}
-			${error && !missing && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
+			${error?.status === 403 && html`<${Empty} icon="lock" title="Not for this token">${error.message}</${Empty}>`}
+			${error && !missing && error.status !== 403 && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
 			${!data && !error && html`<${Loading} />`}
 			${data && !missing && html`
-				<${Total} total=${data.total} price=${data.pricePerMinute} />
+				<${Total} total=${data.total} price=${data.pricePerMinute} timeout=${data.hostTimeout} />
 				${(data.days ?? []).length > 1 && html`<${Section} id="days" title="Day by day"><${Plot} days=${data.days} priced=${priced} /></${Section}>`}
 				<${Groups} groups=${data.groups ?? []} group=${group} priced=${priced} change=${change} filter=${filter} />`}
 		</div>`
 }
 
-function Total({ total, price }) {
+function Total({ total, price, timeout }) {
+	const host = `The host’s own timeout${timeout ? ` (${shortDuration(timeout)})` : ''}`
 	const priced = price > 0
 	const rows = priced
-		? [['With Sandman', total.cost, 'own'], ['The host’s own timeout', total.hostTimeoutCost, 'host'], ['Always on', total.alwaysOnCost, 'always']]
-		: [['With Sandman', total.runningMs, 'own'], ['The host’s own timeout', total.hostTimeoutMs, 'host'], ['Always on', total.alwaysOnMs, 'always']]
+		? [['With Sandman', total.cost, 'own'], [host, total.hostTimeoutCost, 'host'], ['Always on', total.alwaysOnCost, 'always']]
+		: [['With Sandman', total.runningMs, 'own'], [host, total.hostTimeoutMs, 'host'], ['Always on', total.alwaysOnMs, 'always']]
 	const most = Math.max(...rows.map(r => r[1]), 1e-9)
 	const show = priced ? money : hours
 	const saved = priced ? total.saved : total.alwaysOnMs - total.runningMs
@@ -67,17 +71,16 @@ const series = ['With Sandman', 'The host’s own timeout', 'Always on']
 const names = { owner: 'Owner', project: 'Project', sandbox: 'Sandbox' }
 
 function Groups({ groups, group, priced, change, filter }) {
-	const sorted = [...groups].sort((a, b) => priced ? b.saved - a.saved : b.pausedMs - a.pausedMs)
 	return html`
 		<${Section} id="groups" title=${`By ${group}`} aside=${html`<${Choice} legend="Group by" name="group" value=${group} kind="small" onChange=${v => change({ group: v === 'project' ? '' : v })} options=${Object.entries(names).map(([value, name]) => ({ value, name }))} />`}>
-			${!sorted.length ? html`<p class="nothing">Nothing ran or slept in this time.</p>` : html`
+			${!groups.length ? html`<p class="nothing">Nothing ran or slept in this time.</p>` : html`
 			<div class="scroll" tabindex="0" role="region" aria-label=${`By ${group}`}><table class="plain numbers">
 				<thead><tr><th scope="col">${names[group]}</th><th scope="col">Ran</th><th scope="col">Slept</th>${priced && html`<th scope="col">Cost</th><th scope="col">Host’s timeout</th><th scope="col">Always on</th><th scope="col">Saved</th>`}<th scope="col">Share</th></tr></thead>
-				<tbody>${sorted.slice(0, 200).map(g => html`
+				<tbody>${groups.slice(0, 200).map(g => html`
 					<tr key=${g.name}><th scope="row">${g.name ? group === 'sandbox' ? html`<a class="mono" href=${link(`/sandboxes/${g.name}`)}>${g.name}</a>` : html`<button type="button" class="link" onClick=${() => change({ ...filter, [group]: g.name, group: 'sandbox' })}>${g.name}</button>` : html`<span class="faint">no ${group}</span>`}</th>
 						<td>${hours(g.runningMs)}</td><td>${hours(g.pausedMs)}</td>${priced && html`<td>${money(g.cost)}</td><td>${money(g.hostTimeoutCost)}</td><td>${money(g.alwaysOnCost)}</td><td><b>${money(g.saved)}</b></td>`}
 						<td>${priced ? percent(g.saved, g.alwaysOnCost) : percent(g.pausedMs, g.alwaysOnMs)}</td></tr>`)}</tbody></table></div>
-			${sorted.length > 200 && html`<p class="faint">The first 200 of ${count(sorted.length)}.</p>`}`}
+			${groups.length > 200 && html`<p class="faint">The first 200 of ${count(groups.length)}.</p>`}`}
 		</${Section}>`
 }
 
@@ -89,6 +92,7 @@ function Plot({ days, priced }) {
 	const fields = priced ? ['cost', 'hostTimeoutCost', 'alwaysOnCost'] : ['runningMs', 'hostTimeoutMs', 'alwaysOnMs']
 	const show = priced ? money : hours
 	useEffect(() => {
+		const element = box.current // it is gone before its observer is
 		let plot
 		let gone = false
 		let redraw = () => {}
@@ -97,13 +101,13 @@ function Plot({ days, priced }) {
 			if (gone) return
 			redraw = () => {
 				plot?.destroy()
-				plot = new UPlot(plotOptions(UPlot, box.current, priced, i => { pointed.value = i }), plotData(days, fields, priced), box.current)
+				plot = new UPlot(plotOptions(UPlot, element, priced, i => { pointed.value = i }), plotData(days, fields, priced), element)
 			}
 			redraw()
 		}
 		draw().catch(() => { failed.value = true })
-		const resize = new ResizeObserver(() => plot?.setSize({ width: box.current.clientWidth, height: 240 }))
-		resize.observe(box.current)
+		const resize = new ResizeObserver(() => plot?.setSize({ width: element.clientWidth, height: 240 }))
+		resize.observe(element)
 		const dark = matchMedia('(prefers-color-scheme: dark)')
 		const again = () => redraw()
 		dark.addEventListener('change', again)

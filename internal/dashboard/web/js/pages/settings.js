@@ -5,12 +5,13 @@ import { put } from '../live.js'
 import { parseDuration, shortDuration } from '../format.js'
 import { Icon, Note, Section, toast } from '../ui.js'
 
-const policies = { '': 'as its site says', any: 'any request', intent: 'people and programs (intent)', manual: 'only by hand' }
-const sources = { sandbox: 'its own', project: 'of its project', owner: 'of its owner', default: 'the default', site: 'its site’s' }
+const policies = { any: 'any request', intent: 'people and programs (intent)', manual: 'only by hand' }
+const sources = { sandbox: 'its own', project: 'by its project’s policy', owner: 'by its owner’s policy', default: 'the default', site: 'by its site' }
 
-// values are the settings as the form has them; a timeout that is not the sandbox's own is empty.
+// values are the settings as the form has them; what is not the sandbox's own is empty.
 function values(sb, source) {
-	return { idleTimeout: source && source !== 'sandbox' ? '' : shortDuration(sb.idleTimeout), wakePolicy: sb.wakePolicy ?? '', owner: sb.owner ?? '', project: sb.project ?? '' }
+	const own = from => !from || from === 'sandbox'
+	return { idleTimeout: own(source) ? shortDuration(sb.idleTimeout) : '', wakePolicy: own(sb.wakePolicyFrom) ? sb.wakePolicy ?? '' : '', owner: sb.owner ?? '', project: sb.project ?? '' }
 }
 
 export function Settings({ sb, why }) {
@@ -54,13 +55,14 @@ export function Settings({ sb, why }) {
 	}
 	const field = (name, label, hint, input) => html`
 		<div class=${`field ${problem.value?.field === name ? 'wrong' : ''}`}><label for=${`set-${name}`}>${label}</label>${input}${hint && html`<p class="faint" id=${`hint-${name}`}>${hint}</p>`}</div>`
+	const inherited = sb.wakePolicyFrom && sb.wakePolicyFrom !== 'sandbox' && sb.wakePolicy ? `${policies[sb.wakePolicy]}, ${sources[sb.wakePolicyFrom]}` : 'as its project, owner or site says'
 	const text = (name, placeholder) => html`<input id=${`set-${name}`} value=${form[name]} disabled=${!!no} placeholder=${placeholder} autocomplete="off" spellcheck="false" aria-describedby=${`hint-${name}`} onInput=${e => type(name, e.target.value)} />`
 	return html`
 		<${Section} id="settings" title="Settings">
 			${no && html`<p class="denied"><${Icon} name="lock" />${no}</p>`}
 			<form class="settings" onSubmit=${save}>
 				${field('idleTimeout', 'Idle timeout', source && source !== 'sandbox' ? `Now ${shortDuration(sb.idleTimeout)}, ${sources[source]}.` : 'Empty it to go by the default.', text('idleTimeout', shortDuration(sb.idleTimeout)))}
-				${field('wakePolicy', 'Woken by', '', html`<div class="select"><select id="set-wakePolicy" value=${form.wakePolicy} disabled=${!!no} onChange=${e => type('wakePolicy', e.target.value)}>${Object.entries(policies).map(([v, name]) => html`<option key=${v} value=${v}>${name}</option>`)}</select></div>`)}
+				${field('wakePolicy', 'Woken by', '', html`<div class="select"><select id="set-wakePolicy" value=${form.wakePolicy} disabled=${!!no} onChange=${e => type('wakePolicy', e.target.value)}>${Object.entries({ '': inherited, ...policies }).map(([v, name]) => html`<option key=${v} value=${v}>${name}</option>`)}</select></div>`)}
 				${field('owner', 'Owner', '', text('owner', 'nobody'))}
 				${field('project', 'Project', '', text('project', 'none'))}
 				${problem.value && html`<${Note} kind="error" role="alert">${problem.value.text}</${Note}>`}
