@@ -23,7 +23,7 @@ const (
 
 // withViewer adds a token that may only look.
 func withViewer() *strings.Replacer {
-	const admin = "token admin admin {$SANDMAN_TOKEN:generate}"
+	const admin = "token admin admin {$SANDMAN_TOKEN:generate}" //nolint:dupword // a name and its role
 	return strings.NewReplacer(admin, admin+"\n\t\ttoken eye viewer "+viewerToken)
 }
 
