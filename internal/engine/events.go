@@ -105,23 +105,19 @@ func (ws *watchers) unsyncedLeave(d departure) {
 	ws.left = append(ws.left, d)
 }
 
-// touch tells everybody of everything: a setting of all has changed.
-func (ws *watchers) touch() { ws.touchThose(func(session.Record) bool { return true }) }
-
-// touchThose is touch for the sandboxes whose settings are others now, though
-// their records have not changed.
-func (ws *watchers) touchThose(those func(session.Record) bool) {
+// touch tells everybody of everything: a setting of all has changed, which no
+// record shows.
+func (ws *watchers) touch() {
 	at := ws.view.Revision()
 	all, _ := ws.view.List(store.Query{})
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.touched = max(ws.touched, at)
 	for _, s := range all {
-		if !those(s.Record) {
-			continue
-		}
 		for w := range ws.one[s.SandboxID] {
-			w.mark(s.SandboxID, at, false)
+			if w.matches(s) {
+				w.mark(s.SandboxID, at, false)
+			}
 		}
 		for w := range ws.some {
 			if w.matches(s) {

@@ -214,7 +214,8 @@ func (l *leader) due(ctx context.Context, id string, epoch uint64) error {
 	var err error
 	switch {
 	case ok && !time.Now().Before(at):
-		began, told := time.Now(), session.State("")
+		var told session.State
+		began := time.Now()
 		told, err = l.sleep(ctx, s, timeout, epoch)
 		l.pass.note(id, began, told, err)
 	case !ok && len(s.Presence) == 0 && s.Activity.Open:
