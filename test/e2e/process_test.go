@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -165,15 +167,33 @@ func processesOf(dir string) []int {
 	return found
 }
 
-// freePort returns a TCP port of loopback that nobody listens on.
+// The ports that freePort chooses from are below those that systems give to clients, and to listeners
+// that ask for any.
+const (
+	firstPort = 10_240
+	manyPorts = 20_000
+)
+
+// nextPort begins anywhere, since other tests may run on the machine.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(manyPorts)) }
+
+// freePort returns a port of loopback that nobody listens on, and no other test of this process gets.
+// Two Caddys that are told to listen on the same one do so (SO_REUSEPORT), and answer for each other.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range manyPorts {
+		port := firstPort + int(nextPort.Add(1)%manyPorts)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // eventually polls until done says so, and fails the test with what was awaited after the limit.
