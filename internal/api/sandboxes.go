@@ -225,7 +225,10 @@ func (s *server) list(ctx context.Context, who Token, in *listInput) (*listOutpu
 }
 
 func statesOf(names []string) []session.State {
-	var states []session.State
+	if len(names) == 0 {
+		return nil
+	}
+	states := make([]session.State, 0, len(names))
 	for _, name := range names {
 		states = append(states, session.State(name))
 	}

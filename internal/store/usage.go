@@ -32,8 +32,9 @@ type storedUsage struct {
 
 // opsUsage puts what the step from one record to the next adds to the usage.
 func (s *Store) opsUsage(from, next session.Record) []clientv3.Op {
-	var ops []clientv3.Op
-	for _, d := range session.UsageBetween(from, next, s.cfg.HostTimeout) {
+	days := session.UsageBetween(from, next, s.cfg.HostTimeout)
+	ops := make([]clientv3.Op, 0, len(days)+2) // the record and its history follow
+	for _, d := range days {
 		key := s.keys.usage(string(d.First), next.SandboxID, next.Revision)
 		if d.First != d.Last {
 			key = s.keys.usage(d.First.Month(), next.SandboxID, next.Revision) + "-" + string(d.First)
