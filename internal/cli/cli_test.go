@@ -95,6 +95,8 @@ func TestJSON_isTheAPIsOwn(t *testing.T) {
 		{"/sandboxes/ievil", "sandbox", "show", "ievil"},
 		{"/sandboxes/ia/why", "sandbox", "why", "ia"},
 		{"/status", "status"},
+		{"/sandboxes/ia/holds", "sandbox", "hold", "ia"},
+		{"/savings?from=2026-11-24&to=2026-11-24&group=owner", "savings", "--from", "2026-11-24", "--to", "2026-11-24", "--group", "owner"},
 		{"/sandboxes?limit=2&state=RUNNING", "sandbox", "list", "--limit", "2", "--state", "RUNNING"},
 	} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/api/v1"+line[0], nil)
@@ -297,7 +299,6 @@ func TestHolds(t *testing.T) {
 	sandman(t.Context(), "sandbox", "hold", "ia", "--for", "90m", "--name", "night-run")
 	requireGolden(t, "holds", r.url, "sandbox", "hold", "ia")
 	requireGolden(t, "hold-end", r.url, "sandbox", "hold", "ia", "--end", "--name", "night-run")
-	requireGolden(t, "holds-json", r.url, "sandbox", "hold", "ia", "--json")
 	requireGolden(t, "holds-none", r.url, "sandbox", "hold", "ib")
 	requireGolden(t, "hold-long", r.url, "sandbox", "hold", "ia", "--for", "200h")
 	requireGolden(t, "hold-killed", r.url, "sandbox", "hold", "if", "--for", "2h")
@@ -305,20 +306,20 @@ func TestHolds(t *testing.T) {
 
 func TestSavings(t *testing.T) {
 	r := newRig(t)
-	var asked string
-	r.routes["GET /savings"] = func(w http.ResponseWriter, req *http.Request) {
-		asked = req.URL.RawQuery
-		answer(`{"from":"2026-11-23","to":"2026-11-24","pricePerMinute":0.0006,"hostTimeout":"5m0s",
-		"total":{"runningMs":36000000,"pausedMs":93600000,"alwaysOnMs":129600000,"hostTimeoutMs":50400000,"cost":0.36,"alwaysOnCost":1.296,"hostTimeoutCost":0.504,"saved":0.936},
-		"groups":[{"name":"atlas","runningMs":36000000,"pausedMs":93600000,"cost":0.36,"saved":0.936},{"name":"","runningMs":0,"pausedMs":0}],
-		"days":[{"day":"2026-11-23","runningMs":7200000,"pausedMs":79200000,"saved":0.792},{"day":"2026-11-24","runningMs":28800000,"pausedMs":14400000,"saved":0.144}]}`)(w, req)
+	day := func(d session.Day, id, project string, running, paused, host time.Duration) api.Used {
+		return api.Used{SandboxID: id, Days: session.Days{First: d, Last: d, Usage: session.Usage{
+			Owner: "alice", Project: project, RunningMs: running.Milliseconds(), PausedMs: paused.Milliseconds(), HostMs: host.Milliseconds(),
+		}}}
 	}
-	requireGolden(t, "savings", r.url, "savings", "--from", "2026-11-23", "--group", "project")
-	if asked != "from=2026-11-23&group=project" {
-		t.Errorf("asked for was %s", asked)
+	r.used = []api.Used{
+		day("2026-11-23", "ia", "atlas", 2*time.Hour, 22*time.Hour, time.Hour), day("2026-11-24", "ia", "atlas", 8*time.Hour, 4*time.Hour, time.Hour),
+		day("2026-11-24", "ib", "", time.Minute, 0, 0),
 	}
-	r.routes["GET /savings"] = answer(`{"from":"2026-11-24","to":"2026-11-24","pricePerMinute":0,"total":{},"groups":[],"days":[]}`)
-	requireGolden(t, "savings-none", r.url, "savings")
+	requireGolden(t, "savings", r.url, "savings", "--from", "2026-11-22", "--to", "2026-11-24", "--group", "project")
+	requireGolden(t, "savings-owner", r.url, "savings", "--from", "2026-11-24", "--to", "2026-11-24T12:00:00Z", "--owner", "bob", "--group", "sandbox")
+	requireGolden(t, "savings-range", r.url, "savings", "--from", "2026-11-24", "--to", "2026-11-23")
+	r.routes["GET /savings"] = answer(`{"from":"2026-11-24","to":"2026-11-24","pricePerMinute":0,"hostTimeout":"5m0s","total":{},"groups":[],"days":[]}`)
+	requireGolden(t, "savings-no-price", r.url, "savings")
 }
 
 // A command that is newer than its Sandman says so.

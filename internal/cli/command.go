@@ -29,8 +29,8 @@ type Exit func(code int) error
 func Commands() []Command {
 	return []Command{
 		{"sandbox", "", "Lists, explains, pauses and resumes sandboxes", sandboxLong + environmentHelp, fillSandbox},
-		{"status", "[--json]", "Tells how a running Sandman is doing", statusLong + environmentHelp, fillStatus},
-		{"savings", "[--from <date>] [--to <date>] [--group <by>] [--json]", "Tells what sleeping sandboxes have saved", savingsLong + environmentHelp, fillSavings},
+		{"status", "[--json]", "Tells how a running Sandman is doing", statusLong + seeAlso, fillStatus},
+		{"savings", "[--from <date>] [--to <date>] [--group <by>] [--json]", "Tells what sleeping sandboxes have saved", savingsLong + seeAlso, fillSavings},
 	}
 }
 
@@ -61,6 +61,11 @@ Exit codes:
 const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
 
 {{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}`
+
+const seeAlso = `
+
+Where Sandman is, what lets this command in, and what the other exit codes are:
+see sandman sandbox --help.`
 
 const helpWidth = 80
 

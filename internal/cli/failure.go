@@ -134,5 +134,5 @@ func (c *client) wordsOf(req request, p problem) string {
 		return fmt.Sprintf("sandbox %s is in use: %s. Try again later, or cut it off with --force", req.sandbox, strings.Join(p.InFlight, ", "))
 	}
 	detail, _, _ := strings.Cut(p.Detail, " (see /api/")
-	return strings.TrimPrefix(detail, "body.")
+	return strings.TrimPrefix(strings.TrimPrefix(detail, "body."), "query.")
 }

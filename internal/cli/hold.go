@@ -19,7 +19,7 @@ type heldSandbox struct {
 
 func (t tool) addHold(parent *cobra.Command) {
 	cmd := t.add(parent, "hold <id> [flags]", "Keeps a sandbox awake for a time",
-		"With --for the hold is put, or given another end: the sandbox is woken if it sleeps, and not paused before. With --end it is ended. With neither the sandbox's holds are listed. Holds have names, so that one does not end another.",
+		"With --for the hold is put, or given another end: the sandbox is woken if it sleeps, and not paused before, unless by hand. With --end it is ended. With neither the sandbox's holds are listed. Holds have names, so that one does not end another.",
 		`  sandman sandbox hold i4iqeeqsdwjexhv2us927 --for 2h --reason "training run"
   sandman sandbox hold i4iqeeqsdwjexhv2us927
   sandman sandbox hold i4iqeeqsdwjexhv2us927 --end`, oneID)

@@ -20,7 +20,7 @@ func (t tool) addList(parent *cobra.Command) {
 	cmd := t.add(parent, "list [flags]", "Lists sandboxes",
 		"In the order of their IDs, without those that were killed. With --json all are one object, as the API answers them: {\"sandboxes\":[…]}, with \"next\" where --limit has left some out.",
 		`  sandman sandbox list --state PAUSED --owner alice
-  sandman sandbox list --json | jq -r '.sandboxes[].sandboxID'`, noArgs)
+  sandman sandbox list --json`, noArgs)
 	cmd.Aliases = []string{"ls"}
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	f := filterFlags(cmd)

@@ -52,6 +52,7 @@ type backend struct {
 	made   e2b.NewSandbox
 	force  bool
 	held   api.HoldOptions
+	used   []api.Used
 	lists  []api.Filter
 	slow   chan struct{} // a pause waits until it is closed
 }
@@ -151,6 +152,10 @@ func (b *backend) Kill(_ context.Context, id string) error {
 	return err
 }
 
+func (b *backend) Usage(_ context.Context, from, to session.Day) ([]api.Used, error) {
+	return slices.DeleteFunc(slices.Clone(b.used), func(u api.Used) bool { return u.First < from || u.Last > to }), nil
+}
+
 func (b *backend) Hold(_ context.Context, id string, o api.HoldOptions) (session.Hold, error) {
 	if _, _, err := b.move(id, session.Running, "held"); err != nil {
 		return session.Hold{}, err
@@ -209,6 +214,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{backend: &backend{all: map[string]api.Sandbox{}}, routes: map[string]http.HandlerFunc{}}
 	h, err := api.New(api.Config{
 		Version: "1.2.3", Reader: r.backend, Actor: r.backend, Log: zap.NewNop(),
+		PricePerMinute: 0.0006, HostTimeout: 5 * time.Minute,
 		Tokens: []api.Token{{Name: "root", Role: api.RoleAdmin, Hash: hash}, {Name: "eye", Role: api.RoleViewer, Hash: must(api.HashSecret("eye-" + secret))}},
 	})
 	if err != nil {

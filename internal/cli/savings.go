@@ -61,7 +61,7 @@ func fillSavings(cmd *cobra.Command, exit Exit) {
 	cmd.Example = `  sandman savings
   sandman savings --from 2026-11-01 --group project`
 	f := filterFlags(cmd)
-	from := cmd.Flags().String("from", "", "the first day, such as 2026-11-01; default: today")
+	from := cmd.Flags().String("from", "", "the first day, such as 2026-11-01; default: the last one")
 	to := cmd.Flags().String("to", "", "the last day; default: today")
 	group := cmd.Flags().String("group", "", "also by owner, project or sandbox")
 	noFiles(cmd, "group", groupings...)

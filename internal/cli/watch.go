@@ -16,7 +16,7 @@ func (t tool) addWatch(parent *cobra.Command) {
 		"Each change is a line; of one sandbox it is also told when its use begins and ends, and it is followed until it is gone. A lost connection is taken up again where it was lost. With --json there is a line for each sandbox as it is at the beginning, and one whenever it has changed: the sandbox as the API shows it, or {\"sandboxID\":\"…\"} alone when it is gone.",
 		`  sandman sandbox watch
   sandman sandbox watch i4iqeeqsdwjexhv2us927
-  sandman sandbox watch --json | jq -r 'select(.state == "PAUSED") | .sandboxID'`,
+  sandman sandbox watch --owner alice --json`,
 		func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
