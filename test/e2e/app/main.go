@@ -74,6 +74,7 @@ func main() {
 	mux.HandleFunc("GET /events", events)
 	mux.HandleFunc("GET /file", a.download)
 	mux.HandleFunc("GET /ws", socket)
+	mux.HandleFunc("GET /headers", headers)
 	gate := &gate{opened: make(chan struct{})}
 	mux.HandleFunc("GET /gate", gate.wait)
 	mux.HandleFunc("GET /waiting", gate.count)
@@ -192,6 +193,15 @@ func events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// headers answers with the headers of the request, and sets the cookies that "set" asks for.
+func headers(w http.ResponseWriter, r *http.Request) {
+	for _, cookie := range r.URL.Query()["set"] {
+		w.Header().Add("Set-Cookie", cookie)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(r.Header)
 }
 
 // download serves the memory as a file, whole or in parts.
