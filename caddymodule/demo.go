@@ -248,6 +248,7 @@ func (m *demoMaker) welcome(sb api.Sandbox, failed error) string {
 	} else {
 		line("Editor", fmt.Sprintf("http://%d-%s.%s/", demoPort(), sb.SandboxID, origin))
 	}
+	line("Dashboard", "http://"+origin+"/")
 	line("API", "http://"+origin+"/api/v1/openapi.json")
 	token := `"$SANDMAN_TOKEN"`
 	if slices.ContainsFunc(m.app.Tokens, func(t Token) bool { return t.Secret == "generate" }) {

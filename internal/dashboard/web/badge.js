@@ -25,7 +25,7 @@
 // -busy and -error, and the parts badge, icon, state, detail, countdown, button, pause, resume, keep-awake.
 
 const words = {
-	running: 'Running', pausing: 'Pausing…', paused: 'Paused', resuming: 'Waking…', killed: 'Ended', unknown: 'Sandbox…',
+	running: 'Running', pausing: 'Pausing…', paused: 'Paused', resuming: 'Waking…', killed: 'Ended', unknown: 'Sandbox',
 	sleepsIn: 'sleeps in {time}', inUse: 'in use', becauseOf: 'because {reason}', keptUntil: 'kept awake until {time}',
 	pause: 'Pause', resume: 'Resume', keepAwake: 'Keep awake', letSleep: 'Let it sleep',
 	unreachable: 'can’t be reached, as of {time}', denied: 'not for this token', missing: 'no such sandbox', failed: 'did not work: {reason}',
@@ -40,7 +40,7 @@ const icons = {
 const css = `
 :host { display: inline-block; max-width: 100%; color-scheme: light dark; }
 :host([hidden]) { display: none; }
-.badge { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 4px 8px; max-width: 100%; padding: 4px 6px 4px 10px; box-sizing: border-box;
+.badge { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 4px 8px; max-width: 100%; padding: 4px 5px 4px 10px; box-sizing: border-box;
 	font: var(--sandman-font, 13px/1.5 system-ui, sans-serif); font-variant-numeric: tabular-nums;
 	color: var(--sandman-color, light-dark(#17181c, #ecedf1)); background: var(--sandman-background, light-dark(#fff, #14161b));
 	border: 1px solid var(--sandman-border, light-dark(#d4d4da, #333843)); border-radius: var(--sandman-radius, 10px); }
@@ -51,12 +51,12 @@ const css = `
 .PAUSED { color: var(--sandman-paused, light-dark(#4b5a8a, #9fb0e6)); }
 .PAUSING, .RESUMING { color: var(--sandman-busy, light-dark(#8f5600, #f0b35a)); }
 .PAUSING .icon, .RESUMING .icon { animation: turn 1s linear infinite; }
-.detail { min-width: 0; padding-right: 4px; overflow: hidden; text-overflow: ellipsis; color: var(--sandman-faint, light-dark(#62646e, #9a9daa)); }
+.detail { min-width: 0; padding-right: 5px; overflow: hidden; text-overflow: ellipsis; color: var(--sandman-faint, light-dark(#62646e, #9a9daa)); }
 .detail.wrong { color: var(--sandman-error, light-dark(#b4232f, #ff8a8f)); }
 .buttons { display: inline-flex; gap: 4px; }
 .buttons:not(:has(:not([hidden]))) { display: none; }
 button { padding: 1px 9px; font: inherit; color: inherit; background: transparent; border: 1px solid var(--sandman-border, light-dark(#d4d4da, #333843));
-	border-radius: calc(var(--sandman-radius, 10px) - 3px); cursor: pointer; white-space: nowrap; }
+	border-radius: max(2px, calc(var(--sandman-radius, 10px) - 4px)); cursor: pointer; white-space: nowrap; }
 button[hidden] { display: none; }
 button:hover:not(:disabled) { border-color: currentColor; }
 button:focus-visible { outline: 2px solid var(--sandman-accent, light-dark(#5450d0, #8f8bff)); outline-offset: 1px; }
@@ -123,7 +123,7 @@ class SandmanBadge extends HTMLElement {
 		icon.append(document.createElementNS(svg, 'path'))
 		const state = element('span', { part: 'state', role: 'status' })
 		const p = this.#parts = {
-			icon, state, sign: element('span', {}, icon, state), detail: element('span', { part: 'detail' }), buttons: element('span', { class: 'buttons' }),
+			icon, state, sign: element('span', {}, icon, state), detail: element('span', { part: 'detail', class: 'detail' }), buttons: element('span', { class: 'buttons' }),
 			pause: this.#button('pause', () => this.pause()), resume: this.#button('resume', () => this.resume()), keep: this.#button('keep-awake', () => this.#toggleHold()),
 		}
 		p.buttons.append(p.pause, p.resume, p.keep)

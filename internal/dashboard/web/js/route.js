@@ -2,8 +2,8 @@
 import { signal } from './lib.js'
 import { signIn } from './api.js'
 
-function read() {
-	const hash = location.hash.replace(/^#/, '')
+function read(fragment = location.hash) {
+	const hash = fragment.replace(/^#/, '')
 	const [path, query = ''] = hash.startsWith('/') ? hash.split('?') : ['/']
 	return { path, parts: path.split('/').filter(Boolean).map(decode), query: new URLSearchParams(query) }
 }
@@ -41,6 +41,9 @@ export function go(path, query) { location.hash = link(path, query) }
 
 // setQuery changes the page's own settings in the address without a step in the browser's history.
 export function setQuery(query) {
-	history.replaceState(null, '', link(route.peek().path, query))
-	route.value = read()
+	const fragment = link(route.peek().path, query)
+	try {
+		history.replaceState(null, '', fragment)
+	} catch { /* some browsers allow only so many in a while, and who types is quicker */ }
+	route.value = read(fragment)
 }
