@@ -342,3 +342,25 @@ func TestCloseWrite_isTheUpstreams(t *testing.T) {
 		t.Errorf("CloseWrite after CloseWith = %v after %d calls: the close frame may be still unread", err, upstream.calls)
 	}
 }
+
+func TestCloseWrite_ofAWebSocketIsItsEnd(t *testing.T) {
+	t.Parallel()
+	for _, websocket := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var done atomic.Bool
+			body := stream.NewBody(t.Context(), new(halfCloser), stream.Options{WebSocket: websocket, Done: func() { done.Store(true) }})
+			if err := body.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(4 * time.Second)
+			if done.Load() {
+				t.Error("the upstream had no time for its last words")
+			}
+			time.Sleep(2 * time.Second)
+			if done.Load() != websocket {
+				t.Errorf("WebSocket: %t; the upstream was cut off: %t", websocket, done.Load())
+			}
+			_ = body.Close()
+		})
+	}
+}

@@ -372,6 +372,9 @@ func (b *Body) discard(p []byte) (int, error) {
 // CloseWrite tells the upstream that the client sends no more. If the upstream's
 // connection can't be closed halfway, or must not be touched now, the error is
 // errors.ErrUnsupported, on which a proxy ends the stream.
+//
+// A WebSocket whose client sends no more is over, with or without a close frame
+// (RFC 6455, section 7.1): an upstream that does not end it soon is cut off.
 func (b *Body) CloseWrite() error {
 	half, ok := b.upstream.(interface{ CloseWrite() error })
 	switch {
@@ -382,8 +385,15 @@ func (b *Body) CloseWrite() error {
 	case !ok:
 		return errCloseWrite
 	}
+	if b.opts.WebSocket {
+		time.AfterFunc(halfOpen, func() { _ = b.shut() })
+	}
 	return half.CloseWrite()
 }
+
+// halfOpen is how long an upstream has for the last it says to a client that
+// sends no more.
+const halfOpen = 5 * time.Second
 
 // keep adds to the backlog, which is void once it was too much: what the upstream
 // gets must be what the client has sent.
