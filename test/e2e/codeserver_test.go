@@ -1,0 +1,135 @@
+package e2e_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A tab of VS Code stays open, untouched; its sandbox is paused and stays so; the first key finds
+// everything as it was.
+func TestCodeServer_forgottenTabSleepsUntilAKey(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 8 * time.Second})
+	d := openDesk(t, s, 0)
+	d.write(t, "before")
+	d.screenshot(t, "open")
+	d.awaitSleep(t)
+	d.staysAsleep(t, 5*s.idle)
+	d.write(t, "X")
+	s.awaitState(t, late, d.id, "RUNNING")
+	d.requireText(t, late, "beforeX")
+	if wakes := s.record(t, d.id).Totals.Wakes; wakes != 1 {
+		t.Errorf("one key woke the sandbox %d times", wakes)
+	}
+}
+
+// A laptop is closed and opened again, over and over: its tabs come back and wake the sandbox, but not
+// more often than the budget of a day says.
+func TestCodeServer_reconnectsWithinItsBudget(t *testing.T) {
+	t.Parallel()
+	const budget = 2
+	s := start(t, options{
+		// both connections of the tab come back within one wake
+		idle:      8 * time.Second,
+		caddyfile: strings.NewReplacer("sandman_proxy\n", fmt.Sprintf("sandman_proxy {\nreconnect_wakes %d\n}\n", budget)),
+	})
+	w := newWire(t, s.url[len("http://"):])
+	d := openDesk(t, s, w.port)
+	d.write(t, "kept")
+	for cut := 1; cut <= budget; cut++ {
+		d.awaitSleep(t)
+		w.setCut(true)
+		w.setCut(false)
+		s.awaitState(t, tabReturns, d.id, "RUNNING")
+		if wakes := s.record(t, d.id).Totals.Wakes; wakes != cut {
+			t.Fatalf("%d wakes after %d cuts", wakes, cut)
+		}
+	}
+	d.awaitSleep(t)
+	w.setCut(true)
+	w.setCut(false)
+	d.staysAsleep(t, 15*time.Second)
+	d.do(t, `await page.reload()`) // a person's
+	d.openFile(t)
+	d.requireText(t, late, "kept")
+	if wakes := s.record(t, d.id).Totals.Wakes; wakes != budget+1 {
+		t.Errorf("%d wakes: a person's, and %d of a tab were allowed", wakes, budget)
+	}
+}
+
+// A host that closes what it pauses: the key wakes the sandbox first, then the tab is told to come
+// again, and has lost nothing.
+func TestCodeServer_onAHostThatCutsConnections(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 8 * time.Second, host: startSandboxd(t, "cut_connections").url})
+	d := openDesk(t, s, 0)
+	d.write(t, "before")
+	d.awaitSleep(t)
+	d.staysAsleep(t, 2*s.idle)
+	d.write(t, "X")
+	s.awaitState(t, late, d.id, "RUNNING")
+	d.requireText(t, reconnected, "beforeX")
+}
+
+// Sandman is ended and started again while the tab sleeps: the tab comes back by itself, and a key is
+// not lost.
+func TestCodeServer_sandmanIsRestartedUnderIt(t *testing.T) {
+	t.Parallel()
+	first := start(t, options{idle: 8 * time.Second})
+	d := openDesk(t, first, 0)
+	d.write(t, "before")
+	d.awaitSleep(t)
+	first.process.end(t)
+	d.s = start(t, options{idle: first.idle, data: first.dir, port: first.port})
+	d.write(t, "X")
+	d.requireText(t, tabReturns, "beforeX")
+	if wakes := d.s.record(t, d.id).Totals.Wakes; wakes > 2 {
+		t.Errorf("a restart and a key woke the sandbox %d times", wakes)
+	}
+}
+
+// Somebody thinks before each character, for a little less than the idle timeout.
+func TestCodeServer_slowWriterIsNeverInterrupted(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 4 * time.Second})
+	d := openDesk(t, s, 0)
+	d.useSlowly(t, 50, func(int) { d.write(t, "a") })
+	d.requireText(t, late, strings.Repeat("a", 50))
+}
+
+// Somebody only reads: scrolls and clicks.
+func TestCodeServer_readerIsNeverInterrupted(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{idle: 4 * time.Second})
+	d := openDesk(t, s, 0)
+	s.run(t, d.id, `seq 1 2000 >>work/notes.txt`)
+	d.useSlowly(t, 15, func(i int) {
+		d.do(t, `
+			await page.mouse.move(600, 400)
+			await page.mouse.wheel(0, 200)
+			await page.mouse.click(600, %d)`, 200+20*(i%10))
+	})
+}
+
+// useSlowly does something n times, each time 2 s before the sandbox would be paused, and fails the test
+// if it was paused although the machine kept to that.
+func (d *desk) useSlowly(t *testing.T, n int, use func(i int)) {
+	t.Helper()
+	var longest time.Duration
+	last := time.Now()
+	pauses := d.s.record(t, d.id).Totals.Pauses
+	for i := range n {
+		use(i)
+		longest, last = max(longest, time.Since(last)), time.Now()
+		time.Sleep(d.s.idle - 2*time.Second)
+	}
+	if longest > d.s.idle-time.Second/2 {
+		t.Logf("this machine took %s from one to the next: its pauses say nothing", longest)
+		return
+	}
+	if paused := d.s.record(t, d.id).Totals.Pauses - pauses; paused != 0 {
+		t.Errorf("somebody at work was paused %d times", paused)
+	}
+}
