@@ -194,9 +194,9 @@ func TestWatch_whatIsTooOldIsReset(t *testing.T) {
 	// the default has changed, which no record shows
 	r := n.watch(api.EventFilter{})
 	n.SetDefaults(time.Minute, session.Limits{})
-	if e := r.next(); e.SandboxID != id || time.Duration(e.Sandbox.IdleTimeout) != time.Minute {
-		t.Errorf("%+v", e)
-	}
+	r.until("its timeout is another", func(e api.Event) bool {
+		return e.SandboxID == id && time.Duration(e.Sandbox.IdleTimeout) == time.Minute
+	})
 	if e := n.watch(api.EventFilter{}, at).next(); e.Kind != api.EventReset {
 		t.Errorf("%+v", e)
 	}

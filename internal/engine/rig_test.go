@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -96,7 +97,7 @@ func newWorld(t *testing.T) *world { return newWorldOn(t, server.Client()) }
 func newWorldOn(t *testing.T, etcd *store.Client) *world {
 	t.Helper()
 	w := &world{
-		t: t, etcd: etcd, prefix: "/" + url.PathEscape(t.Name()) + "/",
+		t: t, etcd: etcd, prefix: "/" + url.PathEscape(t.Name()) + "-" + rand.Text() + "/", // -count comes to the same etcd
 		served: map[string]int{}, calls: map[string][]call{}, inCall: map[string]int{}, gate: func(string, string) {},
 	}
 	var err error

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 
 func TestAnswers_belongToWhoClaimedThemFirst(t *testing.T) {
 	t.Parallel()
-	prefix := "/" + t.Name() + "/"
+	prefix := fmt.Sprintf("/%s-%d/", t.Name(), time.Now().UnixNano()) // -count comes to the same etcd
 	a, b := newNode(t, server.Client(), prefix, "node-a"), newNode(t, server.Client(), prefix, "node-b")
 	claim := func(r *rig, value string) string {
 		t.Helper()
