@@ -76,9 +76,29 @@ func testCompaction(t *testing.T, leader bool) {
 		t.Errorf("in constant use it was paused: %+v", r)
 	}
 	c.requireSleepsAndWakesAsOne(t, busy)
+	c.requirePausedOnTime(t, busy)
+}
+
+// requirePausedOnTime fails the test unless the sandbox is paused when its idle time is over. Where a
+// busy machine let the store be silent meanwhile, that may be a settle period later.
+func (c *cluster) requirePausedOnTime(t *testing.T, id string) {
+	t.Helper()
+	losses := c.losses()
 	lastUse := time.Now()
-	away.mustAsk(t, busy)
-	away.requirePausedOnTime(t, busy, lastUse) // the settle period is over
+	c.sandmen[0].mustAsk(t, id)
+	c.sandmen[0].awaitState(t, settled+clusterIdle+late, id, "PAUSED")
+	quiet := time.Since(lastUse)
+	if quiet < clusterIdle || quiet > clusterIdle+late && c.losses() == losses {
+		t.Errorf("asleep %s after its last use, with an idle timeout of %s", quiet, clusterIdle)
+	}
+}
+
+// losses counts how often contact with the store was lost.
+func (c *cluster) losses() (n int) {
+	for _, s := range c.sandmen {
+		n += strings.Count(s.process.log.String(), "lost contact with the store")
+	}
+	return n
 }
 
 // requireSame fails the test unless both show the same of the sandboxes.
