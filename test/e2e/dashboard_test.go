@@ -148,6 +148,28 @@ func (d dashboard) countdown(t *testing.T) time.Duration {
 	return time.Duration(minutes)*time.Minute + time.Duration(seconds)*time.Second
 }
 
+// What goes on through the proxies is on the page: streams as they fall asleep, and who was refused.
+func TestDashboard_tellsOfStreamsAndRefusals(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	id, _ := s.startAppIn(t)
+	d := openDashboard(t, s, token)
+	d.await(t, stateOf(id, "RUNNING"))
+	d.goTo(t, "/sandboxes/"+id)
+	requireEcho(t, s.dial(t, id), "hello")
+	const streams = `[aria-labelledby="streams"] >> `
+	d.do(t, `await page.locator(%q).waitFor({ timeout: 20000 })`, streams+"role=row[name=/active.*ws/]")
+	s.pause(t, id)
+	d.do(t, `await page.locator(%q).waitFor({ timeout: 20000 })`, streams+"role=row[name=/parked.*ws/]")
+	requireProblem(t, s.mustDo(t, s.asks(t, id, http.MethodGet, "/state", prefetch)), http.StatusServiceUnavailable)
+	d.do(t, `await page.locator(%q).waitFor({ timeout: 20000 })`, `[aria-labelledby="refused"] >> text="GET /state"`)
+	d.await(t, "text=a browser loads it in case that somebody wants it")
+	d.do(t, `await page.evaluate(%s)`, axe(t))
+	d.requireAccessible(t, "streams and refusals")
+	d.do(t, `await page.setViewportSize({ width: 1280, height: 1400 })`)
+	d.screenshot(t, "page")
+}
+
 // Whoever edits while somebody else does is told, and decides.
 func TestDashboard_settingsOfTwoPeople(t *testing.T) {
 	t.Parallel()

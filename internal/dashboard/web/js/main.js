@@ -89,7 +89,7 @@ const live = {
 
 function Live() {
 	const { text, kind } = live[connection.value.state]
-	return html`<div class=${`live ${kind}`}><i aria-hidden="true"></i>${text}</div>`
+	return html`<div class=${`live ${kind}`} title=${text}><i aria-hidden="true"></i>${text}</div>`
 }
 
 // Connection is the banner while nothing is heard. What was known stays on the page.

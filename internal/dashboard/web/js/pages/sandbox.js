@@ -135,11 +135,11 @@ function Streams({ streams, why, sb }) {
 			${streams.error && html`<${Failure} error=${streams.error} at=${streams.at} />`}
 			${streams.data && !open.length && html`<p class="nothing">No WebSocket or event stream is open${sb.state === 'PAUSED' && sb.parked ? `; ${plural(sb.parked, 'was', 'were')} open when it was paused, and come again by themselves` : ''}.</p>`}
 			${nodes.map(node => html`
-				<table class="plain" key=${node}><caption>through proxy <span class="mono">${node}</span></caption>
+				<table class="plain streams" key=${node}><caption>through proxy <span class="mono">${node}</span></caption>
 					<thead><tr><th scope="col">State</th><th scope="col">Stream</th><th scope="col">Open for</th><th scope="col">Last use</th></tr></thead>
 					<tbody>${open.filter(s => s.node === node).map((s, i) => html`
 						<tr key=${i}><td><span class=${`tag tag-${s.state}`} title=${streamStates[s.state]}>${s.state}</span></td>
-							<td><span class="mono clip" title=${s.path}>${s.path || '/'}</span> <span class="faint">${s.kind}${s.preset ? `, ${s.preset}` : ''}</span></td>
+							<td><span class="mono clip" title=${s.path}>${s.path || '/'}</span><span class="faint clip">${s.kind}${s.preset ? `, ${s.preset}` : ''}</span></td>
 							<td><${For} since=${s.since} /></td><td><${Ago} at=${s.lastCounted} /></td></tr>`)}</tbody>
 				</table>`)}
 		</${Section}>`
@@ -168,7 +168,7 @@ function Repeats({ why }) {
 			<ul class="lines">${why.repeats.map((r, i) => html`
 				<li key=${i}><div class="line-head"><span class="mono clip" title=${r.what}>${r.path || ''} ${r.what}</span><span class="tag">${r.kind}</span><span class="faint">every ${span(parseDuration(r.every))}, ${count(r.count)} times</span></div>
 					<p>${r.rule ? 'It counts as use. If no person sends it, add this rule:' : r.words}</p>
-					${r.rule && html`<div class="code"><code>${r.rule}</code><${CopyButton} text=${r.rule} what="the rule" /></div>`}</li>`)}</ul>
+					${r.rule && html`<div class="code"><code tabindex="0">${r.rule}</code><${CopyButton} text=${r.rule} what="the rule" /></div>`}</li>`)}</ul>
 		</${Section}>`
 }
 
