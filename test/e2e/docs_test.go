@@ -155,7 +155,7 @@ func withExec(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	last := lines[len(lines)-1]
 	at := strings.Index(last, "./sandman")
-	lines[len(lines)-1] = "export " + last[:at] + "; exec " + last[at:]
+	lines[len(lines)-1] = "exec env " + last[:at] + last[at:]
 	return strings.Join(lines, "\n")
 }
 
@@ -181,6 +181,7 @@ func (d *docReader) requirePrinted(t *testing.T, typed []docBlock, output string
 	}
 	for n, part := range parts[1:] {
 		for _, want := range typed[n].prints {
+			want = d.here(want)
 			if !strings.Contains(part, want) {
 				t.Errorf("line %d: the output has no %q in it:\n%s", typed[n].line, want, part)
 			}

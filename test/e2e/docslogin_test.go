@@ -125,19 +125,60 @@ type loginSites struct {
 	tls int // their port
 }
 
+// docSites are the sites of a page's first whole Caddyfile.
+func docSites(t *testing.T, page string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(repository, "docs", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?m)^```caddyfile\n((?s:\\{.*?))^```$").FindSubmatch(content)
+	if block == nil {
+		t.Fatalf("%s has no Caddyfile with global options", page)
+	}
+	_, sites, _ := strings.Cut(string(block[1]), "\n}\n")
+	return sites
+}
+
+// The site for SDKs leads to their port and nowhere else.
+func TestDocs_theSiteForSDKs(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	sites := strings.NewReplacer(
+		"sandbox.example.net {", fmt.Sprintf("http://sandbox.example.net:%d {\n\tbind 127.0.0.1", port),
+		"e2b.example.com {", fmt.Sprintf("http://e2b.example.com:%d {\n\tbind 127.0.0.1", port),
+	).Replace(docSites(t, "sdk.md"))
+	s := start(t, options{caddyfile: strings.NewReplacer("http://:{$SANDMAN_PORT:8080} {", sites+"\nhttp://:{$SANDMAN_PORT:8080} {")})
+	ask := func(host, path, id string, ports ...string) answer {
+		r := newRequest(t, http.MethodGet, local(port)+path, nil)
+		r.Host = host
+		r.Header.Set("X-API-Key", apiKey)
+		if id != "" {
+			r.Header.Set("E2b-Sandbox-Id", id)
+		}
+		r.Header["E2b-Sandbox-Port"] = ports
+		return (&e2b{http: http.DefaultClient}).mustDo(t, r)
+	}
+	id, _ := s.startAppIn(t)
+	if a := ask("sandbox.example.net", "/health", id, "49983"); a.status != http.StatusNoContent {
+		t.Errorf("the port for SDKs: %s", a)
+	}
+	for _, ports := range [][]string{{"8080"}, nil, {"8080", "49983"}, {"49983, 8080"}, {"049983"}} {
+		if a := ask("sandbox.example.net", "/state", id, ports...); a.status != http.StatusNotFound && a.status != http.StatusBadRequest {
+			t.Errorf("ports %q: %s", ports, a)
+		}
+	}
+	a := ask("e2b.example.com", "/sandboxes/"+id, "")
+	if a.status != http.StatusOK || !strings.Contains(a.body, `"domain":"example.net"`) {
+		t.Errorf("the E2B API: %s", a)
+	}
+}
+
 // startLoginSites takes the sites out of the page as they are, but for what can't be had here: names in
 // the DNS, a port below 1024, a certificate of the world's.
 func startLoginSites(t *testing.T) *loginSites {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(repository, "docs", "tls-and-login.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile("(?m)^```caddyfile\n((?s:.*?))^```$").FindSubmatch(content)
-	_, sites, ok := strings.Cut(string(block[1]), "\n}\n")
-	if !ok {
-		t.Fatal("the page's Caddyfile has no global options")
-	}
+	sites := docSites(t, "tls-and-login.md")
 	d := &loginSites{tls: freePort(t)}
 	l := &loginService{codes: map[string]grant{}, sessions: map[string]grant{}, loginAt: d.address("login.example.com")}
 	server := httptest.NewServer(l.handler())
