@@ -58,56 +58,48 @@ func (s *sandman) createMany(t *testing.T, n int) {
 	all.Wait()
 }
 
-// scroll scrolls the list from one part of its length to another by whole pages, one in each frame,
-// and tells of the frames, in ms.
-const scroll = `return await page.evaluate(async ([from, to]) => {
-	const box = document.querySelector('.rows')
-	box.scrollTop = from * box.scrollHeight
-	for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame)
+// scroll scrolls through the whole list, a page of it in each frame, and returns the processor time that
+// the page took for each, in ms: how long a frame takes by the clock is the machine's affair too.
+const scroll = `
+	const cdp = await context.newCDPSession(page)
+	await cdp.send('Performance.enable', { timeDomain: 'threadTicks' })
+	const busy = async () => (await cdp.send('Performance.getMetrics')).metrics.find(m => m.name === 'TaskDuration').value * 1000
 	const times = []
-	let before = performance.now()
-	for (let top = box.scrollTop; top < to * box.scrollHeight; top += box.clientHeight) {
-		box.scrollTop = top
-		const now = await new Promise(requestAnimationFrame)
-		times.push(now - before)
-		before = now
+	for (let more = true; more;) {
+		const before = await busy()
+		more = await page.evaluate(async () => {
+			const box = document.querySelector('.rows')
+			const before = box.scrollTop
+			box.scrollTop += box.clientHeight
+			for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame)
+			return box.scrollTop > before
+		})
+		times.push(await busy() - before)
 	}
-	for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame)
+	await cdp.detach()
 	times.sort((a, b) => a - b)
-	const rows = [...document.querySelectorAll('.rows [data-sandbox]')]
-	return { frames: times.length, median: times[times.length >> 1], longest: times.at(-1), rows: rows.length, last: Number(rows.at(-1).getAttribute('aria-rowindex')) }
-}, [%f, %f])`
+	const rows = await page.locator('.rows [data-sandbox]').evaluateAll(all => all.map(r => Number(r.getAttribute('aria-rowindex'))))
+	return { frames: times.length, median: times[times.length >> 1], longest: times.at(-1), rows: rows.length, last: Math.max(...rows) }`
 
-// The machine does ten things at once while this runs, and makes frames late that are no fault of the
-// page. So each part of the list is scrolled through until no frame was late; a frame that the page itself
-// made late would be late each time.
 func TestDashboard_fiveThousand(t *testing.T) {
 	t.Parallel()
-	const n, parts, tries, late = 5000, 20, 25, 100
+	const n, late = 5000, 100
 	s := start(t, options{host: startRecords(t)})
 	s.createMany(t, n)
 	d := openDashboard(t, s, token)
 	d.await(t, "[data-sandbox]")
 	d.await(t, `[role="table"][aria-rowcount="5001"]`)
 	d.screenshot(t, "list")
-	for part := range parts {
-		var longest []float64
-		for len(longest) == 0 || longest[len(longest)-1] > late && len(longest) < tries {
-			r := ask[struct {
-				Frames, Rows, Last int
-				Median, Longest    float64
-			}](t, d.browser, scroll, float64(part)/parts, float64(part+1)/parts)
-			longest = append(longest, r.Longest)
-			if want := (part + 1) * n / parts; r.Rows > 100 || r.Last < want-10 {
-				t.Fatalf("%d rows are in the page, the last one is %d, wanted %d", r.Rows, r.Last, want)
-			}
-			if r.Longest <= late {
-				t.Logf("part %d: %d frames, median %.1f ms, longest %.1f ms", part, r.Frames, r.Median, r.Longest)
-			}
-		}
-		if longest[len(longest)-1] > late {
-			t.Errorf("part %d of the list can't be scrolled through without a frame of more than %d ms: %.1f", part, late, longest)
-		}
+	r := ask[struct {
+		Frames, Rows, Last int
+		Median, Longest    float64
+	}](t, d.browser, scroll)
+	t.Logf("%d frames, median %.1f ms of processor time, longest %.1f ms", r.Frames, r.Median, r.Longest)
+	if r.Rows > 100 || r.Last < n {
+		t.Errorf("%d rows are in the page, and the last one is %d of %d", r.Rows, r.Last, n)
+	}
+	if r.Median == 0 || r.Longest > late {
+		t.Errorf("a frame took %.1f ms, and the usual one %.1f ms", r.Longest, r.Median)
 	}
 	d.do(t, `await page.getByLabel('Search').fill('owner2 4999')
 		await page.getByLabel('Search').fill('owner1')`)
