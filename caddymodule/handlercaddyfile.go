@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -86,12 +87,10 @@ func wordArg(d *caddyfile.Dispenser, to *string, words ...string) error {
 	if err := oneArg(d, to); err != nil {
 		return err
 	}
-	for _, word := range words {
-		if *to == word {
-			return nil
-		}
+	if !slices.Contains(words, *to) {
+		return d.Errf("bad %s value %s: want one of %q", option, *to, words)
 	}
-	return d.Errf("bad %s value %s: want one of %q", option, *to, words)
+	return nil
 }
 
 func countArg(d *caddyfile.Dispenser, to *int) error {

@@ -68,7 +68,7 @@ func hashOf(s string) string {
 }
 
 // pageIcon keeps the browser from asking the sandbox for one.
-const pageIcon = template.URL("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E" +
+const pageIcon = template.URL("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E" + //nolint:gosec // it is ours
 	"%3Cpath fill='%236d55dd' d='M21 4a12.5 12.5 0 1 0 7 20A13 13 0 0 1 21 4z'/%3E%3C/svg%3E")
 
 // Fixed parts, for the template.

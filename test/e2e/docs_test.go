@@ -36,7 +36,7 @@ func readDocBlocks(page string) []docBlock {
 		if at[2] >= 0 {
 			b.mark = page[at[2]:at[3]]
 		}
-		for _, line := range strings.Split(strings.TrimSpace(page[at[6]:at[7]]), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(page[at[6]:at[7]]), "\n") {
 			if want, ok := strings.CutPrefix(line, "<!-- prints: "); ok {
 				b.prints = append(b.prints, strings.TrimSuffix(want, " -->"))
 			}

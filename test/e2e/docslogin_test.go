@@ -30,31 +30,7 @@ func TestDocs_theLoginStaysOutsideTheSandbox(t *testing.T) {
 	d.call(t, http.MethodPatch, "/sandboxes/"+id, `{"owner":"ann"}`).require(t, http.StatusOK)
 	d.pause(t, id)
 
-	t.Log("nobody gets in, and nobody wakes it")
-	stranger := d.visitor(t)
-	if a := stranger.get(t, id, "/headers", asPage); a.status != http.StatusFound || !strings.HasPrefix(a.header.Get("Location"), d.address("login.example.com")+"/login") {
-		t.Errorf("a navigation without a session: %s", a)
-	}
-	for name, change := range map[string]func(*http.Request){
-		"a fetch":                        func(*http.Request) {},
-		"a handshake":                    askUpgrade,
-		"a session of nobody's":          func(r *http.Request) { r.Header.Set("Cookie", "__Host-session=guessed") },
-		"an identity of the visitor's":   func(r *http.Request) { r.Header.Set("X-Auth-User", "ann") },
-		"Authorization of the visitor's": func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) },
-	} {
-		if a := stranger.get(t, id, "/headers", change); a.status != http.StatusUnauthorized {
-			t.Errorf("%s: %s", name, a)
-		}
-	}
-	bob := d.visitor(t)
-	bob.login(t, "bob", id)
-	if a := bob.get(t, id, "/headers", asPage); a.status != http.StatusForbidden {
-		t.Errorf("another's sandbox: %s", a)
-	}
-	if a := stranger.at(t, envdHost(id), "/health"); a.status != http.StatusNotFound {
-		t.Errorf("the port for SDKs: %s", a)
-	}
-	d.requireAsleep(t, id)
+	d.requireClosed(t, id)
 
 	t.Log("its owner does, and wakes it")
 	ann := d.visitor(t)
@@ -104,6 +80,35 @@ func TestDocs_theLoginStaysOutsideTheSandbox(t *testing.T) {
 	if want := "refused=mine; Path=/; Secure\nrefused=mine\ntheme=light; Path=/\nplain=1"; got != want {
 		t.Errorf("cookies of a sandbox:\n%s\nwanted\n%s", got, want)
 	}
+}
+
+// requireClosed fails the test if anybody but its owner gets to the sandbox of ann, or wakes it.
+func (d *loginSites) requireClosed(t *testing.T, id string) {
+	t.Helper()
+	stranger := d.visitor(t)
+	if a := stranger.get(t, id, "/headers", asPage); a.status != http.StatusFound || !strings.HasPrefix(a.header.Get("Location"), d.address("login.example.com")+"/login") {
+		t.Errorf("a navigation without a session: %s", a)
+	}
+	for name, change := range map[string]func(*http.Request){
+		"a fetch":                        func(*http.Request) {},
+		"a handshake":                    askUpgrade,
+		"a session of nobody's":          func(r *http.Request) { r.Header.Set("Cookie", "__Host-session=guessed") },
+		"an identity of the visitor's":   func(r *http.Request) { r.Header.Set("X-Auth-User", "ann") },
+		"Authorization of the visitor's": func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) },
+	} {
+		if a := stranger.get(t, id, "/headers", change); a.status != http.StatusUnauthorized {
+			t.Errorf("%s: %s", name, a)
+		}
+	}
+	bob := d.visitor(t)
+	bob.login(t, "bob", id)
+	if a := bob.get(t, id, "/headers", asPage); a.status != http.StatusForbidden {
+		t.Errorf("another's sandbox: %s", a)
+	}
+	if a := stranger.at(t, envdHost(id), "/health"); a.status != http.StatusNotFound {
+		t.Errorf("the port for SDKs: %s", a)
+	}
+	d.requireAsleep(t, id)
 }
 
 // asPage is a browser's navigation.
@@ -193,7 +198,7 @@ func startLoginSites(t *testing.T) *loginSites {
 	d.sandman = start(t, options{caddyfile: strings.NewReplacer(
 		"http://:{$SANDMAN_PORT:8080} {", sites+"\nhttp://:{$SANDMAN_PORT:8080} {",
 		"persist_config off", "persist_config off\n\tskip_install_trust\n\tauto_https disable_redirects",
-		"token admin admin", "token login viewer "+loginToken+"\n\t\ttoken admin admin",
+		"token admin admin", "token login viewer "+loginToken+"\n\t\ttoken admin admin", //nolint:dupword // names and their roles
 	)})
 	l.api = d.url + "/api/v1"
 	v := d.visitor(t)

@@ -94,4 +94,5 @@ export function percent(part, whole) {
 	return of > 99 && part < whole ? `${(Math.floor(10 * of) / 10).toFixed(1)} %` : `${of.toFixed(0)} %`
 }
 
-export const hours = ms => `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)} h`
+// hours of running or sleeping; less than one by its largest units.
+export const hours = ms => ms < hour ? span(ms) : `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)} h`
