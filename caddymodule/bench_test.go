@@ -57,7 +57,7 @@ type benchRig struct {
 // reverse_proxy to the same sandbox.
 func newBenchRig(b *testing.B) *benchRig {
 	const app = `"admin": {"disabled": true}, "logging": {"logs": {"default": {"level": "ERROR"}}}, "apps": {"sandman": {"data": %q}, "http": {"servers": {%s}}}`
-	data, err := os.MkdirTemp("", "sandman-bench") // the etcd in it ends after the cleanups
+	data, err := os.MkdirTemp("", "sandman-bench") //nolint:usetesting // the etcd in it ends after the cleanups
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -70,7 +70,7 @@ const scroll = `
 		more = await page.evaluate(async () => {
 			const box = document.querySelector('.rows')
 			const before = box.scrollTop
-			box.scrollTop += box.clientHeight
+			box.scrollBy(0, box.clientHeight)
 			for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame)
 			return box.scrollTop > before
 		})
