@@ -49,7 +49,7 @@ func runMemory(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	open, err := r.memoryWithSockets(ctx, first[0], *sockets, *profile)
+	open, parked, err := r.memoryWithSockets(ctx, first[0], *sockets, *profile)
 	if err != nil {
 		return err
 	}
@@ -58,11 +58,13 @@ func runMemory(ctx context.Context, args []string) error {
 	start.row(w, "at the start, MB", 1000*1000)
 	known.less(start).row(w, fmt.Sprintf("each of %d sandboxes, KB", *sandboxes), 1000**sandboxes)
 	open.less(known).row(w, fmt.Sprintf("each of %d WebSockets, KB", *sockets), 1000**sockets)
+	parked.less(known).row(w, "each of them while its sandbox sleeps, KB", 1000**sockets)
 	return w.Flush()
 }
 
-// memoryWithSockets opens WebSockets, and measures while they are open.
-func (r *rig) memoryWithSockets(ctx context.Context, id string, n int, profile string) (m memory, err error) {
+// memoryWithSockets opens WebSockets, and measures while they are open, and while
+// they are parked. Then each of them goes on.
+func (r *rig) memoryWithSockets(ctx context.Context, id string, n int, profile string) (open, parked memory, err error) {
 	conns := make([]net.Conn, n)
 	defer func() {
 		for _, c := range conns {
@@ -78,22 +80,30 @@ func (r *rig) memoryWithSockets(ctx context.Context, id string, n int, profile s
 		return err
 	})
 	if err != nil {
-		return m, err
+		return open, parked, err
 	}
 	progress("%d WebSockets", n)
-	if m, err = r.memory(ctx); err != nil {
-		return m, err
-	}
-	for _, c := range conns {
-		if err := sendAndReceive(c); err != nil {
-			return m, fmt.Errorf("a WebSocket has not outlived the measurement: %w", err)
-		}
+	if open, err = r.memory(ctx); err != nil {
+		return open, parked, err
 	}
 	if profile != "" {
 		b, err := r.admin(ctx, "/debug/pprof/heap")
-		return m, errors.Join(err, os.WriteFile(profile, b, 0o600))
+		if err := errors.Join(err, os.WriteFile(profile, b, 0o600)); err != nil {
+			return open, parked, err
+		}
 	}
-	return m, nil
+	if err := r.pause(ctx, id); err != nil {
+		return open, parked, err
+	}
+	if parked, err = r.memory(ctx); err != nil {
+		return open, parked, err
+	}
+	for _, c := range conns {
+		if err := sendAndReceive(c); err != nil {
+			return open, parked, fmt.Errorf("a WebSocket has not outlived the measurement: %w", err)
+		}
+	}
+	return open, parked, nil
 }
 
 // memory is what a process holds, in bytes.
