@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/engine"
 	"github.com/sandman-proxy/sandman/internal/session"
 	"github.com/sandman-proxy/sandman/internal/stream"
@@ -23,6 +24,9 @@ type eventStream struct {
 
 // meterAnswer has what moves in an answer counted.
 func (f *flight) meterAnswer(res *http.Response) {
+	if f.target.Port == envdPort && f.meterEvents(res) {
+		return
+	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if kind != "text/event-stream" {
 		res.Body = stream.NewMeter(res.Body, f.bump, func() {})
@@ -33,6 +37,17 @@ func (f *flight) meterAnswer(res *http.Response) {
 	s.Meter = stream.NewMeter(res.Body, s.bump, func() { f.engine.Streams().Remove(f.target.SandboxID, s) })
 	f.engine.Streams().Add(f.target.SandboxID, s, f.page())
 	res.Body = s
+}
+
+// meterEvents meters a stream of the sandbox's daemon: a command's, or that of
+// watched files. Its signs of life are nobody's use. False: it is none.
+func (f *flight) meterEvents(res *http.Response) bool {
+	events := e2b.NewEvents(res.Header)
+	if events == nil {
+		return false
+	}
+	res.Body = stream.NewMeterOf(res.Body, events.In, f.bump, func() {})
+	return true
 }
 
 func (s *eventStream) bump() {

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/stream"
 )
 
@@ -141,7 +142,11 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return res, f.meterUpgrade(r, res)
 	}
 	a.awaitSent()
-	f.visit.Answer()
+	// a caller that waits for a command's end, for as long as it has said, uses
+	// the sandbox all that time
+	if f.target.Port != envdPort || !e2b.IsCommand(r) || !e2b.HasTimeout(r) {
+		f.visit.Answer()
+	}
 	f.meterAnswer(res)
 	return res, nil
 }

@@ -8,6 +8,7 @@ import (
 // Meter tells of each movement of an ordinary body, a request's or a response's.
 type Meter struct {
 	body  io.ReadCloser
+	says  func(p []byte) bool // nil: all that moves is told of
 	bump  func()
 	done  func()
 	ended atomic.Bool
@@ -21,9 +22,15 @@ func NewMeter(body io.ReadCloser, bump, done func()) *Meter {
 	return &Meter{body: body, bump: bump, done: done}
 }
 
+// NewMeterOf is NewMeter for a body of which not all that moves means something:
+// bump is called only after a Read of bytes of which says says that they do.
+func NewMeterOf(body io.ReadCloser, says func(p []byte) bool, bump, done func()) *Meter {
+	return &Meter{body: body, says: says, bump: bump, done: done}
+}
+
 func (m *Meter) Read(p []byte) (int, error) {
 	n, err := m.body.Read(p)
-	if n > 0 && !m.ended.Load() {
+	if n > 0 && (m.says == nil || m.says(p[:n])) && !m.ended.Load() {
 		m.bump()
 	}
 	if err != nil {

@@ -4,35 +4,39 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
 )
 
-// What docs/editors-and-streams.md says of commands: while somebody is connected to one, its output and
-// the signs of life that were asked for keep the sandbox awake, and being connected alone does not.
+// What docs/editors-and-streams.md says of commands: one whose caller waits for its end with a limit keeps
+// the sandbox awake; any other one does with its output, and not with the signs of life that its caller has
+// asked for.
 func TestDocs_connectedCommands(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{idle: 3 * time.Second})
 
-	t.Run("signs of life", func(t *testing.T) {
+	t.Run("with a limit", func(t *testing.T) {
 		t.Parallel()
 		id := s.create(t)
-		s.connectCommand(t, id, "sleep 60", "1")
+		disconnect := s.connectCommand(t, id, "sleep 60", http.Header{"Connect-Timeout-Ms": {"60000"}})
 		watch := s.watchAwake(t, id)
 		time.Sleep(3 * s.idle)
 		watch.end(t)
+		disconnect()
+		s.awaitState(t, s.idle+late, id, "PAUSED")
 	})
-	t.Run("silence", func(t *testing.T) {
+	t.Run("signs of life", func(t *testing.T) {
 		t.Parallel()
 		id := s.create(t)
-		s.connectCommand(t, id, "sleep 60", "600")
+		s.connectCommand(t, id, "sleep 60", http.Header{"Keepalive-Ping-Interval": {"1"}})
 		s.awaitState(t, s.idle+late, id, "PAUSED")
 	})
 	t.Run("disconnected", func(t *testing.T) {
 		t.Parallel()
 		id := s.create(t)
-		disconnect := s.connectCommand(t, id, "while :; do echo .; sleep 0.1; done", "1")
+		disconnect := s.connectCommand(t, id, "while :; do echo .; sleep 0.1; done", nil)
 		watch := s.watchAwake(t, id)
 		time.Sleep(2 * s.idle)
 		watch.end(t)
@@ -41,8 +45,9 @@ func TestDocs_connectedCommands(t *testing.T) {
 	})
 }
 
-// connectCommand starts a command, and returns once its first event has come.
-func (s *sandman) connectCommand(t *testing.T, id, command, keepalive string) (disconnect func()) {
+// connectCommand starts a command, with what else the header says, and returns once its first event has
+// come.
+func (s *sandman) connectCommand(t *testing.T, id, command string, header http.Header) (disconnect func()) {
 	t.Helper()
 	message, err := json.Marshal(map[string]any{"process": map[string]any{"cmd": "/bin/sh", "args": []string{"-c", command}}, "stdin": false})
 	if err != nil {
@@ -54,7 +59,7 @@ func (s *sandman) connectCommand(t *testing.T, id, command, keepalive string) (d
 	r.Header.Set("E2b-Sandbox-Port", "49983")
 	r.Header.Set("Content-Type", "application/connect+json")
 	r.Header.Set("Connect-Protocol-Version", "1")
-	r.Header.Set("Keepalive-Ping-Interval", keepalive)
+	maps.Copy(r.Header, header)
 	res, err := s.http.Do(r)
 	if err != nil {
 		t.Fatalf("starting a command: %v", err)
