@@ -66,7 +66,7 @@ func (e *Events) In(p []byte) bool {
 		} else {
 			found = true
 		}
-		e.left, p = e.left-uint32(n), p[n:] //nolint:gosec // n is at most left
+		e.left, p = e.left-uint32(n), p[n:]
 		if e.left == 0 {
 			e.got = 0
 			found = found || !e.isSign()

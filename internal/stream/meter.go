@@ -23,7 +23,7 @@ func NewMeter(body io.ReadCloser, bump, done func()) *Meter {
 }
 
 // NewMeterOf is NewMeter for a body of which not all that moves means something:
-// bump is called only after a Read of bytes of which says says that they do.
+// bump is called only after a Read of bytes that mean something by says.
 func NewMeterOf(body io.ReadCloser, says func(p []byte) bool, bump, done func()) *Meter {
 	return &Meter{body: body, says: says, bump: bump, done: done}
 }
