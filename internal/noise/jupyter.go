@@ -25,10 +25,10 @@ type jupyterJudge struct{ rules []names }
 
 func (j jupyterJudge) judge(m Message) Verdict {
 	name := jupyterType(m.Payload)
-	if name == nil || !(jupyterNames.have(nil, name) || haveAny(j.rules, nil, name)) {
-		return Counts
+	if name != nil && (jupyterNames.have(nil, name) || haveAny(j.rules, nil, name)) {
+		return Noise
 	}
-	return Noise
+	return Counts
 }
 
 func (j jupyterJudge) withNames(rules []names) judge { return jupyterJudge{rules} }

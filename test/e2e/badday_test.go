@@ -135,7 +135,10 @@ func startMoody(t *testing.T, host *sandboxd) *moody {
 		t.Fatal(err)
 	}
 	m := &moody{}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	// a transport of its own: the end of any httptest.Server closes connections of the default one
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Host = r.In.Host // by which the data plane knows the sandbox
 	}}

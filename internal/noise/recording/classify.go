@@ -276,7 +276,7 @@ func (j *judging) message(s *stream, m *message) {
 // like is equal for messages of the same sort, whatever their sequence numbers.
 func (m *message) like() string {
 	if len(m.VSC) == 0 {
-		return fmt.Sprint(m.size, m.Head)
+		return fmt.Sprint(m.size, string(m.Head))
 	}
 	var b strings.Builder
 	for _, v := range m.VSC {
