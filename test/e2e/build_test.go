@@ -38,6 +38,9 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := build(bin); err != nil {
 		return 1, err
 	}
+	if _, err := openAPI(); err != nil {
+		return 1, fmt.Errorf("reading the API's own description: %w", err)
+	}
 	return m.Run(), nil
 }
 

@@ -145,7 +145,10 @@ func (s *sandman) apiRequest(t *testing.T, method, path, body string) *http.Requ
 // call calls Sandman's own API as an administrator.
 func (s *sandman) call(t *testing.T, method, path, body string) answer {
 	t.Helper()
-	return s.mustDo(t, s.apiRequest(t, method, path, body))
+	r := s.apiRequest(t, method, path, body)
+	a := s.mustDo(t, r)
+	s.requireAsDocumented(t, r, a)
+	return a
 }
 
 // record is what the tests read of a sandbox as the API shows it.
