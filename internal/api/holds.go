@@ -46,7 +46,7 @@ type activityInput struct {
 
 type activityBody struct {
 	Kind string           `json:"kind" pattern:"^[a-z0-9-]{1,32}$" patternDescription:"1 to 32 of a to z, 0 to 9 and -" doc:"What is going on, such as build."`
-	For  session.Duration `json:"for,omitempty" doc:"How long it goes on, such as 5m: a hold called activity, at most 168h."`
+	For  session.Duration `json:"for,omitempty" doc:"How long it goes on, such as 5m: a hold called activity (with a badge token: badge), at most 168h."`
 }
 
 // Resolve checks what the schema can't say.
@@ -100,7 +100,7 @@ func (s *server) addHolds() {
 	add(s, RoleOperator, huma.Operation{
 		OperationID: "sandbox-activity", Method: http.MethodPost, Path: one + "/activity", DefaultStatus: http.StatusNoContent,
 		Summary:     "Tell that a sandbox is in use",
-		Description: "For work that no traffic shows. It counts as a use now; with for it is a hold called activity. It wakes nothing: 409 not-running.",
+		Description: "For work that no traffic shows. It counts as a use now; with for it is a hold called activity (with a badge token: badge). It wakes nothing: 409 not-running.",
 		Errors:      []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusBadGateway},
 		Metadata:    badgeMay(mayHold),
 	}, s.activity)
@@ -134,7 +134,11 @@ func (s *server) activity(ctx context.Context, who Token, in *activityInput) (*s
 	if in.Body.For == 0 {
 		return nil, s.Actor.Used(ctx, in.ID, in.Body.Kind)
 	}
-	_, err := s.Actor.Hold(ctx, in.ID, HoldOptions{Name: activityHold, For: time.Duration(in.Body.For), Reason: in.Body.Kind, By: by(who)})
+	name := activityHold
+	if who.badge != nil { // its bearer has no hands on the holds of others
+		name = badgeHold
+	}
+	_, err := s.Actor.Hold(ctx, in.ID, HoldOptions{Name: name, For: time.Duration(in.Body.For), Reason: in.Body.Kind, By: by(who)})
 	return nil, err
 }
 

@@ -31,10 +31,12 @@ type Answers interface {
 	Release(ctx context.Context, key string) error
 }
 
-// answered is what is kept under an Idempotency-Key.
+// answered is what is kept under an Idempotency-Key: enough to answer again, and
+// no more, since callers choose how many there are.
 type answered struct {
-	Asked  string     `json:"asked"` // the hash of the request's body
-	Answer *addOutput `json:"answer,omitempty"`
+	Asked     string `json:"asked"` // the hash of the request's body
+	Status    int    `json:"status,omitempty"`
+	SandboxID string `json:"sandboxID,omitempty"`
 }
 
 // once does the work of a request that may be repeated, once. It goes on if the
@@ -55,7 +57,7 @@ func (s *server) once(ctx context.Context, who Token, key string, body newSandbo
 		return nil, err
 	}
 	if former != nil {
-		return repeated(former, asked)
+		return s.repeated(ctx, who, former, asked)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
 	defer cancel()
@@ -64,7 +66,7 @@ func (s *server) once(ctx context.Context, who Token, key string, body newSandbo
 		s.noteAnswer(s.Actor.Release(context.WithoutCancel(ctx), name))
 		return nil, err
 	}
-	done, err := json.Marshal(answered{Asked: asked, Answer: out})
+	done, err := json.Marshal(answered{Asked: asked, Status: out.Status, SandboxID: out.Body.SandboxID})
 	if err == nil {
 		err = s.Actor.Keep(ctx, name, done, answersKept)
 	}
@@ -87,8 +89,9 @@ func hashOf(body newSandbox) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// repeated is the answer to a request whose key is known.
-func repeated(former []byte, asked string) (*addOutput, error) {
+// repeated is the answer to a request whose key is known: the same sandbox, as it
+// is now.
+func (s *server) repeated(ctx context.Context, who Token, former []byte, asked string) (*addOutput, error) {
 	var a answered
 	if err := json.Unmarshal(former, &a); err != nil {
 		return nil, fmt.Errorf("reading the answer to an idempotency key: %w", err)
@@ -96,8 +99,12 @@ func repeated(former []byte, asked string) (*addOutput, error) {
 	switch {
 	case a.Asked != asked:
 		return nil, newProblem(http.StatusUnprocessableEntity, "key-reused", "This Idempotency-Key came with another request before. Use a new one for each request.")
-	case a.Answer == nil:
+	case a.SandboxID == "":
 		return nil, newProblem(http.StatusConflict, "in-progress", "The request with this Idempotency-Key is being worked on. Ask again for its answer.").retryAfter(time.Second)
 	}
-	return a.Answer, nil
+	sb, err := s.look(ctx, who, a.SandboxID)
+	if err != nil {
+		return nil, err
+	}
+	return newAddOutput(a.Status, sb), nil
 }

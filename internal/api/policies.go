@@ -250,6 +250,9 @@ func (s *server) keepMost(ctx context.Context, who Token, scope session.Scope, n
 	if err != nil && !errors.Is(err, ErrNoPolicy) {
 		return err
 	}
+	if p.Revision > 0 && p.Revision != old.Revision { // what was read here is not what the Txn compares
+		return policyChanged(session.ErrConflict)
+	}
 	if p.MaxIdleTimeout != 0 && p.MaxIdleTimeout != old.MaxIdleTimeout {
 		return newProblem(http.StatusForbidden, "forbidden", fmt.Sprintf("The token %q is bound to one owner, and can't set its maxIdleTimeout.", who.Name))
 	}
@@ -273,6 +276,9 @@ func (s *server) deletePolicy(ctx context.Context, who Token, scope session.Scop
 		}
 		if p.MaxIdleTimeout != 0 {
 			return newProblem(http.StatusForbidden, "forbidden", fmt.Sprintf("The token %q is bound to one owner, and can't take its maxIdleTimeout away. PUT a policy that says nothing.", who.Name))
+		}
+		if revision > 0 && revision != p.Revision {
+			return policyChanged(session.ErrConflict)
 		}
 		revision = cmp.Or(revision, p.Revision)
 	}

@@ -72,8 +72,12 @@ func (s *server) addOne(ctx context.Context, who Token, n newSandbox) (*addOutpu
 	if err != nil {
 		return nil, err
 	}
+	return newAddOutput(status, sb), nil
+}
+
+func newAddOutput(status int, sb Sandbox) *addOutput {
 	out := newSandboxOutput(sb)
-	return &addOutput{Status: status, Location: prefix + "/sandboxes/" + sb.SandboxID, ETag: out.ETag, Body: out.Body}, nil
+	return &addOutput{Status: status, Location: prefix + "/sandboxes/" + sb.SandboxID, ETag: out.ETag, Body: out.Body}
 }
 
 type updateInput struct {

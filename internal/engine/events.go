@@ -28,6 +28,8 @@ const (
 	maxLeft = 1_000
 	// maxWatchers bounds the readers of one process.
 	maxWatchers = 10_000
+	// maxOfOne bounds those of one sandbox: its badge's token is read by many.
+	maxOfOne = 500
 )
 
 // watchers are all who are told of changes, as the watch of the store brings
@@ -136,7 +138,7 @@ func (ws *watchers) add(f api.EventFilter, after int64, resumed bool) (*watcher,
 		pending: map[string]debt{}, toldAt: map[string]time.Time{},
 	}
 	ws.mu.Lock()
-	if ws.count == maxWatchers {
+	if ws.count == maxWatchers || f.Sandbox != "" && len(ws.one[f.Sandbox]) >= maxOfOne {
 		ws.mu.Unlock()
 		return nil, &api.UnavailableError{Reason: "too many streams of events are open"}
 	}

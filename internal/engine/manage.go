@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/api"
@@ -65,7 +66,11 @@ func (e *Engine) Register(ctx context.Context, id, owner string) (api.Sandbox, b
 	if err := e.loaded(ctx); err != nil {
 		return api.Sandbox{}, false, err
 	}
-	created := e.get(id) == nil
+	s := e.get(id)
+	if s != nil && owner != "" && s.Owner != owner {
+		return api.Sandbox{}, false, api.ErrNotFound
+	}
+	created := s == nil
 	if owner != "" && created { // nothing is written of what is another's
 		rec, err := e.hosts.find(ctx, id)
 		if err != nil {
@@ -110,6 +115,13 @@ func (e *Engine) lifetime(metadata map[string]string) time.Duration {
 
 // Create implements api.Actor.
 func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (api.Sandbox, error) {
+	if owner != "" { // whatever its metadata say; the host keeps them, for whoever adopts it first
+		n.Metadata = maps.Clone(n.Metadata)
+		if n.Metadata == nil {
+			n.Metadata = make(map[string]string)
+		}
+		n.Metadata[e.cfg.OwnerKey] = owner
+	}
 	if n.Timeout == nil {
 		seconds := int32(e.lifetime(n.Metadata) / time.Second)
 		n.Timeout = &seconds
@@ -126,11 +138,6 @@ func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (ap
 	ctx = context.WithoutCancel(ctx) // it is there: it must not be forgotten
 	if err := e.adopt(ctx, host, made, n.TemplateID, n.Metadata); err != nil {
 		return api.Sandbox{}, err
-	}
-	if owner != "" {
-		if err := e.own(ctx, made.SandboxID, owner); err != nil {
-			return api.Sandbox{}, err
-		}
 	}
 	return e.Get(ctx, made.SandboxID)
 }

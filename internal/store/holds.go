@@ -19,7 +19,7 @@ const longestHold = 10 * 365 * 24 * time.Hour
 // hold of the same name is replaced. rec is its RUNNING record: a hold on
 // anything else would protect nothing, so wake it first.
 //
-//	If    mod(record) = rec.Revision
+//	If    mod(record) = rec.Revision, lease(hold) = as read
 //	Then  put holds/{id}/{name} on a new lease
 func (s *Store) PutHold(ctx context.Context, rec session.Record, h session.Hold) error {
 	st, err := s.stepOn("holding", rec.SandboxID, rec.Revision)
@@ -43,6 +43,8 @@ func (s *Store) PutHold(ctx context.Context, rec session.Record, h session.Hold)
 	if err != nil {
 		return st.failed(err)
 	}
+	// of two that replace the same one, the second looks again: else nobody knew the first one's lease
+	st.when = append(st.when, clientv3.Compare(clientv3.LeaseValue(s.keys.hold(st.id, h.Name)), "=", earlier))
 	st.do = []clientv3.Op{clientv3.OpPut(s.keys.hold(st.id, h.Name), encode(h), clientv3.WithLease(clientv3.LeaseID(l.ID)))}
 	_, err = s.commit(ctx, st)
 	switch {
