@@ -126,7 +126,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	res, err := a.run()
 	if errors.Is(context.Cause(a.ctx), errCut) {
-		err = errCut
+		if res != nil { // a switched protocol's connection is not the context's to close
+			_ = res.Body.Close()
+		}
+		res, err = nil, errCut
 	}
 	switch {
 	case err == nil:

@@ -295,9 +295,10 @@ func (e *Engine) changed(id string, old, s *store.Sandbox) {
 	}
 }
 
-// heed lets what is served follow the session.
+// heed lets what is served follow the session. The visits come first: a stream
+// that is parked must not count any more, or its next message would undo that.
 func (e *Engine) heed(id string, s *store.Sandbox) {
-	e.streams.changed(id, s.State)
+	defer e.streams.changed(id, s.State)
 	switch {
 	case s.State == session.Running:
 		e.visits.Resume(id)

@@ -222,3 +222,25 @@ func TestUsage_acrossRestartsAndOwners(t *testing.T) {
 		t.Errorf("running %d ms, the record says %d", total.RunningMs, totals.RunningMs)
 	}
 }
+
+// What a token that is bound to an owner makes is this owner's, whatever its metadata say, and what is
+// another's is not there for it.
+func TestCreate_isTheOwnersWhoAsks(t *testing.T) {
+	t.Parallel()
+	n := newWorldApart(t).start(nil)
+	asked := map[string]string{"userId": "bob", "projectId": "web"}
+	sb, err := n.Create(t.Context(), e2b.NewSandbox{TemplateID: "base", Metadata: asked}, "alice")
+	if err != nil || sb.Owner != "alice" || sb.Project != "web" || sb.Metadata["userId"] != "alice" {
+		t.Errorf("made %+v, %v", sb.Record, err)
+	}
+	if asked["userId"] != "bob" {
+		t.Error("the caller's own map was changed")
+	}
+	killed := n.createOf("bob", "db")
+	if err := n.Kill(t.Context(), killed); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.Register(t.Context(), killed, "alice"); !errors.Is(err, api.ErrNotFound) {
+		t.Errorf("registering what was bob's: %v", err)
+	}
+}

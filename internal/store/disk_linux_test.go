@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/zap"
@@ -65,7 +66,8 @@ func TestEmbedded_diskFull(t *testing.T) {
 	for range 2 {
 		filler := fill(t, dir)
 		var err error
-		for err == nil { // what it has reserved takes all that comes until it notices
+		// what it has reserved takes all that comes until it notices, at the rate of a busy Sandman
+		for pace := time.NewTicker(time.Millisecond); err == nil; <-pace.C {
 			_, err = e.Client().Put(r.ctx, "/key", strings.Repeat("x", 1000))
 		}
 		if !errors.Is(err, rpctypes.ErrNoSpace) {

@@ -27,6 +27,7 @@ type kept struct {
 	backlog []byte // noise that came while parked
 	held    []byte // of a message that is not judged yet
 	control []byte // of a control frame that has not ended
+	mid     bool   // the backlog goes on in a frame that the upstream has begun
 	over    bool   // the backlog was too much
 }
 
@@ -194,8 +195,9 @@ func (b *Body) dataPiece(mode mode, p []byte, counts, ended bool, v Verdict) err
 	if ended {
 		b.sentPart = false
 	}
+	counts = counts || len(b.kept.held) > maxHeld
 	switch {
-	case b.opts.Count != nil && (counts || len(b.kept.held) > maxHeld):
+	case b.opts.Count != nil && counts:
 		b.client.forget()
 		b.count()
 		b.client.counts = b.client.within || b.client.left > 0
@@ -207,9 +209,11 @@ func (b *Body) dataPiece(mode mode, p []byte, counts, ended bool, v Verdict) err
 		return b.flush(true)
 	}
 	if v != Swallow || sentPart {
+		b.kept.mid = b.kept.mid || sentPart && len(b.kept.backlog) == 0
 		b.kept.keep(b.kept.held)
 	}
 	b.kept.held = emptied(b.kept.held)
+	b.sentPart = !ended // what follows belongs to what was kept
 	return nil
 }
 
@@ -223,6 +227,7 @@ func (b *Body) controlPiece(mode mode, p []byte, begins, ended bool) error {
 		_, err := b.forward(p)
 		return err
 	case mode == modeParked && fresh && !begins: // the upstream has its beginning
+		k.mid = k.mid || len(k.backlog) == 0
 		k.keep(p)
 		if ended && b.client.closed {
 			b.closeLike(nil)
@@ -258,7 +263,11 @@ func (b *Body) parkedControl(frame []byte) {
 			b.kept.keep(frame)
 		}
 	case ws.OpPong: // a client may answer the last ping only, so one is enough
-		if !b.ponged(payload) {
+		switch {
+		case b.ponged(payload):
+		case b.kept.mid:
+			b.kept.keep(frame)
+		default:
 			b.kept.pong = frame
 		}
 	case ws.OpClose:
@@ -267,7 +276,10 @@ func (b *Body) parkedControl(frame []byte) {
 }
 
 // count tells the owner of a message. b.writing must be held.
-func (b *Body) count() {
+func (b *Body) count() { b.recount(false) }
+
+// recount is count; again says that it was called for the same message before.
+func (b *Body) recount(again bool) {
 	switch {
 	case b.opts.Count == nil || b.phase.Load() != phaseOpen:
 		return
@@ -285,6 +297,11 @@ func (b *Body) count() {
 		return
 	}
 	b.mu.Lock()
+	if b.parked.Load() && !again && b.opts.Live != nil && !b.opts.Live() {
+		b.mu.Unlock()
+		b.recount(true) // a pause has begun in between
+		return
+	}
 	b.unsyncedUnpark()
 	severed := b.severed.Load()
 	b.mu.Unlock()
@@ -324,7 +341,7 @@ func (b *Body) flush(all bool) error {
 		return nil
 	}
 	parts := [...][]byte{k.pong, k.backlog, nil, nil}
-	k.pong, k.backlog = nil, nil
+	k.pong, k.backlog, k.mid = nil, nil, false
 	if all {
 		parts[2], parts[3] = k.held, k.control
 		k.held, k.control = emptied(k.held), nil

@@ -216,13 +216,14 @@ func (b *Body) sever() bool {
 	}
 	b.severed.Store(true)
 	b.mu.Unlock()
-	_ = b.closeUpstream()
-	b.unwritable.Store(false)
+	_ = b.closeUpstream() // it ends a Write that is under way, too
 	if over {
 		b.CloseWith(StatusServiceRestart, reasonSevered)
-	} else if b.missed.Load() {
-		b.writing.Lock()
-		defer b.writing.Unlock()
+	}
+	b.writing.Lock() // what was under way has noted by now what it missed
+	defer b.writing.Unlock()
+	b.unwritable.Store(false)
+	if b.missed.Swap(false) {
 		b.count()
 	}
 	return true

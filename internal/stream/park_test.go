@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,7 +56,7 @@ func TestPark_wakesByAMessageThatCounts(t *testing.T) {
 		tun.wantAtApp("while it wakes")
 		awake <- nil
 		tun.wantAtApp("awake", noise, fragment(false, ws.OpText, "k"), fragment(true, ws.OpContinuation, "ey"))
-		if tun.body.State() != stream.StateDormant || tun.body.LastCounted() != time.Now() {
+		if tun.body.State() != stream.StateActive || tun.body.LastCounted() != time.Now() {
 			t.Errorf("it is %s and counted at %v", tun.body.State(), tun.body.LastCounted())
 		}
 		tun.body.Park() // by what was told before the wake
@@ -264,7 +266,12 @@ func TestPark_otherProtocols(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var out sink
 		awake := make(chan error)
-		body := stream.NewBody(t.Context(), &out, stream.Options{Live: func() bool { return false }, Count: func(context.Context) error { return <-awake }})
+		var live atomic.Bool
+		body := stream.NewBody(t.Context(), &out, stream.Options{Live: live.Load, Count: func(context.Context) error {
+			err := <-awake
+			live.Store(true)
+			return err
+		}})
 		body.Park()
 		go func() { _, _ = body.Write(ping1) }()
 		synctest.Wait()
@@ -273,7 +280,7 @@ func TestPark_otherProtocols(t *testing.T) {
 		}
 		awake <- nil
 		synctest.Wait()
-		if !bytes.Equal(out.Bytes(), ping1) || body.State() != stream.StateDormant {
+		if !bytes.Equal(out.Bytes(), ping1) || body.State() != stream.StateActive {
 			t.Errorf("awake, the upstream got %x; it is %s", out.Bytes(), body.State())
 		}
 		_ = body.Close()
@@ -297,3 +304,53 @@ func TestPark_whereNothingCounts(t *testing.T) {
 		t.Errorf("the upstream got %x, want %x", out.Bytes(), want)
 	}
 }
+
+// A pause by hand begins while a message is being counted: the message does not undo it, but wakes.
+func TestPark_whileAMessageIsCounted(t *testing.T) {
+	t.Parallel()
+	var (
+		out  sink
+		live atomic.Bool
+		body *stream.Body
+		n    int
+	)
+	body = stream.NewBody(t.Context(), &out, stream.Options{WebSocket: true, Judge: verdictOf, Live: live.Load, Count: func(context.Context) error {
+		switch n++; n {
+		case 1: // it counts; then the pause begins, before the message goes on
+			body.Park()
+		case 2: // the sandbox has slept, and was woken
+			if out.Len() != 0 || body.State() != stream.StateParked {
+				t.Errorf("asleep, the upstream got %x; the stream is %s", out.Bytes(), body.State())
+			}
+			live.Store(true)
+		}
+		return nil
+	}})
+	if _, err := body.Write(key); err != nil {
+		t.Fatal(err)
+	}
+	if n != 2 || !bytes.Equal(out.Bytes(), key) || body.State() != stream.StateActive {
+		t.Errorf("counted %d times; the upstream got %x; the stream is %s", n, out.Bytes(), body.State())
+	}
+	_ = body.Close()
+}
+
+// What the server sent before a pause, and the client reads after it, wakes nothing.
+func TestPark_countsNoWordsFromBefore(t *testing.T) {
+	t.Parallel()
+	counted := 0
+	upstream := readOnly{bytes.NewReader(serverFrame(ws.OpText, "printed"))}
+	body := stream.NewBody(t.Context(), upstream, stream.Options{WebSocket: true, CountServer: func() { counted++ }})
+	body.Park()
+	var got bytes.Buffer
+	_, _ = io.Copy(&got, io.LimitReader(body, 9))
+	if counted != 0 || got.Len() != 9 {
+		t.Errorf("the client got %x, which counted %d times", got.Bytes(), counted)
+	}
+	_ = body.Close()
+}
+
+type readOnly struct{ io.Reader }
+
+func (readOnly) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+func (readOnly) Close() error              { return nil }

@@ -79,7 +79,7 @@ func (b *Body) pass(p []byte) int {
 	if ends {
 		_ = b.shut()
 	}
-	if counts && b.opts.CountServer != nil {
+	if counts && b.opts.CountServer != nil && !b.parked.Load() { // else it was sent before the pause
 		b.opts.CountServer()
 		b.noteCounted()
 	}

@@ -24,6 +24,7 @@ type tunnel struct {
 	toApp   *collector
 	toUser  *collector
 	counted atomic.Int64
+	live    atomic.Bool
 	wake    func() error // of Count, nil: succeeds
 	ended   chan struct{}
 }
@@ -70,20 +71,22 @@ func (c *collector) take() []byte {
 	}
 }
 
-// dig opens a tunnel, in a bubble of synctest. It is not live.
+// dig opens a tunnel, in a bubble of synctest. It is live from a message that counts to the next send.
 func dig(t *testing.T, opts stream.Options) *tunnel {
 	t.Helper()
 	tun := &tunnel{t: t, ended: make(chan struct{})}
 	upstream, app := net.Pipe()
 	proxy, client := net.Pipe()
 	opts.WebSocket = true
-	opts.Judge, opts.Live = verdictOf, func() bool { return false }
+	opts.Judge, opts.Live = verdictOf, tun.live.Load
 	opts.Count = func(context.Context) error {
 		tun.counted.Add(1)
+		var err error
 		if tun.wake != nil {
-			return tun.wake()
+			err = tun.wake()
 		}
-		return nil
+		tun.live.Store(err == nil)
+		return err
 	}
 	tun.body, tun.client, tun.app = stream.NewBody(t.Context(), upstream, opts), client, app
 	tun.toApp, tun.toUser = collect(app), collect(client)
@@ -119,6 +122,7 @@ func (tun *tunnel) copy(proxy net.Conn) {
 
 func (tun *tunnel) send(frames ...[]byte) {
 	tun.t.Helper()
+	tun.live.Store(false)
 	for _, f := range frames {
 		if _, err := tun.client.Write(f); err != nil {
 			tun.t.Fatalf("the client can't send: %v", err)

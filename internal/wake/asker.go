@@ -1,6 +1,7 @@
 package wake
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"path"
@@ -179,25 +180,22 @@ func isFavicon(r *http.Request) bool {
 }
 
 // isForeign tells whether a page of somebody else shows what it can't read:
-// any page can wake a sandbox in that way. What crosses origins by CORS has an
-// Origin, and the app may want it. Sandboxes are each other's sites, but the
+// any page could wake a sandbox in that way, by a beacon as well as by an image.
+// What crosses origins by CORS the app may want. Sandboxes are each other's sites, but the
 // ports of one sandbox are one app.
 func isForeign(r *http.Request) bool {
 	h := r.Header
-	if h.Get("Origin") != "" {
-		return false
-	}
 	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
 		site := h.Get("Sec-Fetch-Site")
 		return mode == "no-cors" && (site == "cross-site" || site == "same-site") && !sameSandbox(r)
 	}
-	return h.Get("Referer") != "" && !sameSandbox(r)
+	return h.Get("Origin") == "" && h.Get("Referer") != "" && !sameSandbox(r)
 }
 
 // sameSandbox tells whether the page that asks came from the same address, or
 // from another port of the same sandbox: {port}-{sandboxID}.
 func sameSandbox(r *http.Request) bool {
-	page, err := url.Parse(r.Header.Get("Referer"))
+	page, err := url.Parse(cmp.Or(r.Header.Get("Referer"), r.Header.Get("Origin")))
 	if err != nil {
 		return false
 	}
