@@ -41,15 +41,7 @@ func TestDocs_sayWhatTheHelpSays(t *testing.T) {
 			t.Errorf("there is a command %q, and docs/cli.md has no mark for it", name)
 		}
 	}
-	switch {
-	case bytes.Equal(fresh, old):
-	case *update:
-		if err := os.WriteFile(path, fresh, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("%s is not what the commands say: go test ./test -run Docs -update", path)
-	}
+	requireFresh(t, path, old, fresh, "the commands say")
 }
 
 // commandTree is the binary's, as far as it is Sandman's.

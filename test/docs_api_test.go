@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -38,15 +37,7 @@ func TestDocs_apiIsWhatTheOpenAPIFileSays(t *testing.T) {
 		t.Fatalf("%s has no %q … %q", name, strings.TrimSpace(apiMark), endMark)
 	}
 	fresh := []byte(before + apiMark + readOpenAPI(t).reference() + endMark + after)
-	switch {
-	case bytes.Equal(fresh, old):
-	case *update:
-		if err := os.WriteFile(name, fresh, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("%s is not what the OpenAPI file says: go test ./test -run Docs -update", name)
-	}
+	requireFresh(t, name, old, fresh, "the OpenAPI file says")
 }
 
 // openAPI is what the reference tells of the file.

@@ -43,6 +43,12 @@ func TestDocs_sayWhatTheCommentsSay(t *testing.T) {
 			t.Errorf("%s is configured by users, and docs/caddyfile.md has no mark for it", name)
 		}
 	}
+	requireFresh(t, path, old, fresh, "the comments say")
+}
+
+// requireFresh fails the test if a page is not what its source makes of it; with -update it is made anew.
+func requireFresh(t *testing.T, path string, old, fresh []byte, source string) {
+	t.Helper()
 	switch {
 	case bytes.Equal(fresh, old):
 	case *update:
@@ -50,7 +56,7 @@ func TestDocs_sayWhatTheCommentsSay(t *testing.T) {
 			t.Fatal(err)
 		}
 	default:
-		t.Errorf("%s is not what the comments say: go test ./test -run Docs -update", path)
+		t.Errorf("%s is not what %s: go test ./test -run Docs -update", path, source)
 	}
 }
 

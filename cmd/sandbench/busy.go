@@ -31,15 +31,7 @@ func runWebSocket(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	id, err := r.sandbox(ctx)
-	if err != nil {
-		return err
-	}
-	s, _, err := r.state(ctx, id)
-	if err != nil {
-		return err
-	}
-	bare, base, err := r.bareCaddy(ctx, s.Address)
+	id, bare, base, err := r.besideBare(ctx)
 	if err != nil {
 		return err
 	}

@@ -32,15 +32,7 @@ func runProxy(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	id, err := r.sandbox(ctx)
-	if err != nil {
-		return err
-	}
-	s, _, err := r.state(ctx, id)
-	if err != nil {
-		return err
-	}
-	bare, base, err := r.bareCaddy(ctx, s.Address)
+	id, bare, base, err := r.besideBare(ctx)
 	if err != nil {
 		return err
 	}
@@ -57,6 +49,20 @@ func runProxy(ctx context.Context, args []string) error {
 	}
 	printSides(sides[0], sides[1])
 	return nil
+}
+
+// besideBare makes a sandbox, and starts Caddy's bare reverse_proxy to its app at
+// base. The process is the caller's to end.
+func (r *rig) besideBare(ctx context.Context) (id string, bare *exec.Cmd, base string, err error) {
+	if id, err = r.sandbox(ctx); err != nil {
+		return "", nil, "", err
+	}
+	s, _, err := r.state(ctx, id)
+	if err != nil {
+		return "", nil, "", err
+	}
+	bare, base, err = r.bareCaddy(ctx, s.Address)
+	return id, bare, base, err
 }
 
 // plainPath is where the app answers 1 KB and does nothing else.
