@@ -113,7 +113,7 @@ func (d *desk) awaitSleep(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(d.s.idle + editorReady); d.s.record(t, d.id).State != "PAUSED"; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("the sandbox does not sleep: %s", d.s.call(t, http.MethodGet, "/sandboxes/"+d.id+"/why", "").body)
+			t.Fatalf("the sandbox does not sleep: %s", d.s.why(t, d.id))
 		}
 	}
 }

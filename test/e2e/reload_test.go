@@ -367,19 +367,15 @@ func TestReload_leavesNothingBehind(t *testing.T) {
 		s.reload(t, o, "--force")
 		s.mustAsk(t, id)
 	}
-	var now int
-	var stacks string
-	defer func() {
-		if t.Failed() {
-			t.Logf("%d goroutines, %d before; now:\n%s", now, base, stacks)
+	now, stacks := s.goroutines(t)
+	for deadline := time.Now().Add(20 * time.Second); now > base+5; now, stacks = s.goroutines(t) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before:\n%s", now, base, stacks)
 		}
-	}()
-	eventually(t, 20*time.Second, "as many goroutines as before", func() bool {
-		now, stacks = s.goroutines(t)
-		return now <= base+5
-	})
+		time.Sleep(20 * time.Millisecond)
+	}
 	if n := goroutinesIn(stacks, "etcdserver.(*EtcdServer).run+"); n != 1 {
-		t.Errorf("%d etcds run", n)
+		t.Errorf("%d etcds run:\n%s", n, stacks)
 	}
 	lastUse := time.Now()
 	requireContinued(t, before, s.mustAskOnce(t, id, before), 1)

@@ -182,7 +182,17 @@ func (s *sandman) record(t *testing.T, id string) record {
 // awaitState polls until the sandbox is in the state.
 func (s *sandman) awaitState(t *testing.T, limit time.Duration, id, state string) {
 	t.Helper()
-	eventually(t, limit, "sandbox "+id+" in state "+state, func() bool { return s.record(t, id).State == state })
+	for deadline := time.Now().Add(limit); s.record(t, id).State != state; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s sandbox %s is still not %s: %s", limit, id, state, s.why(t, id))
+		}
+	}
+}
+
+// why is what Sandman itself says of a sandbox's state, as it says it.
+func (s *sandman) why(t *testing.T, id string) string {
+	t.Helper()
+	return s.call(t, http.MethodGet, "/sandboxes/"+id+"/why", "").body
 }
 
 // pause pauses by hand, and fails the test unless that was done.

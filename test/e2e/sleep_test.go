@@ -44,7 +44,7 @@ func (s *sandman) requirePausedOnTime(t *testing.T, id string, lastUse time.Time
 			t.Logf("asleep %s after its last use, with an idle timeout of %s", quiet, s.idle)
 			return
 		case quiet > s.idle+late:
-			t.Fatalf("still %s %s after its last use, with an idle timeout of %s", state, quiet, s.idle)
+			t.Fatalf("still %s %s after its last use, with an idle timeout of %s: %s", state, quiet, s.idle, s.why(t, id))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
