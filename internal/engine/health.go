@@ -31,9 +31,17 @@ func newHealth(log *zap.Logger) *health {
 	return &health{log: log, words: make(map[string]word)}
 }
 
+// call notes that a call to the host begins. The caller gives what came of it
+// to the function returned, once.
+func (h *health) call(host string) (came func(error)) {
+	began := time.Now()
+	return func(err error) { h.note(host, began, err) }
+}
+
 // note takes down what came of a call. A call that its caller gave up says
-// nothing of the host.
-func (h *health) note(host string, err error) {
+// nothing of the host, and one that failed after it had hung for long says
+// nothing that a younger call's answer has not overtaken.
+func (h *health) note(host string, began time.Time, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
@@ -43,6 +51,10 @@ func (h *health) note(host string, err error) {
 	}
 	h.mu.Lock()
 	before := h.words[host]
+	if w.failure != "" && before.failure == "" && before.at.After(began) {
+		h.mu.Unlock()
+		return
+	}
 	h.words[host] = w
 	h.mu.Unlock()
 	switch {
@@ -104,5 +116,6 @@ func (h hosts) probe(ctx context.Context, quiet time.Duration) {
 func (h hosts) ping(ctx context.Context, host Host) {
 	ctx, cancel := context.WithTimeout(ctx, probeTry)
 	defer cancel()
-	h.health.note(host.Name(), host.API().Ping(ctx))
+	came := h.health.call(host.Name())
+	came(host.API().Ping(ctx))
 }

@@ -97,8 +97,9 @@ func (h hosts) find(ctx context.Context, id string) (session.Record, error) {
 }
 
 func (h hosts) get(ctx context.Context, host Host, id string) (e2b.SandboxDetail, error) {
+	came := h.health.call(host.Name())
 	got, err := host.API().Get(ctx, id)
-	h.health.note(host.Name(), err)
+	came(err)
 	return got, err
 }
 
@@ -127,8 +128,9 @@ func (h wakeHost) Connect(ctx context.Context, rec session.Record, timeout time.
 	if err != nil {
 		return &wake.PermanentError{Err: err}
 	}
+	came := h.health.call(host.Name())
 	_, _, err = host.API().Connect(ctx, rec.SandboxID, timeout)
-	h.health.note(host.Name(), err)
+	came(err)
 	var answer *e2b.Error
 	switch {
 	case e2b.IsNotFound(err):
@@ -155,8 +157,9 @@ func (h pauseHost) Pause(ctx context.Context, rec session.Record) error {
 	if err != nil {
 		return err
 	}
+	came := h.health.call(host.Name())
 	err = host.API().Pause(ctx, rec.SandboxID)
-	h.health.note(host.Name(), err)
+	came(err)
 	if e2b.IsNotFound(err) {
 		return pauser.ErrGone
 	}
@@ -193,8 +196,9 @@ func (h pauseHost) Extend(ctx context.Context, rec session.Record, d time.Durati
 	if err != nil {
 		return err
 	}
+	came := h.health.call(host.Name())
 	err = host.API().SetTimeout(ctx, rec.SandboxID, d)
-	h.health.note(host.Name(), err)
+	came(err)
 	if e2b.IsNotFound(err) || e2b.IsConflict(err) { // it does not run any more
 		return pauser.ErrGone
 	}
@@ -217,8 +221,9 @@ func (h pauseHost) Lists(ctx context.Context) map[string]pauser.List {
 }
 
 func (h pauseHost) listOf(ctx context.Context, host Host) pauser.List {
+	came := h.health.call(host.Name())
 	listed, err := host.API().List(ctx)
-	h.health.note(host.Name(), err)
+	came(err)
 	l := pauser.List{Err: err, Sandboxes: make(map[string]session.Record, len(listed))}
 	for _, s := range listed {
 		l.Sandboxes[s.SandboxID] = h.record(host.Name(), s, "known at host "+host.Name())

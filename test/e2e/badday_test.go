@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -125,7 +126,21 @@ func (s *sandman) broken(t *testing.T) int {
 // moody is a proxy before a host, whose API misbehaves while it has a mood.
 type moody struct {
 	url  string
-	mood atomic.Pointer[http.HandlerFunc]
+	mood atomic.Pointer[mood]
+}
+
+// mood is how the API answers until it is over, which also ends the answers that are under way.
+type mood struct {
+	answer http.HandlerFunc
+	over   context.Context
+	end    context.CancelFunc
+}
+
+func (m *mood) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(m.over, cancel)()
+	m.answer(w, r.WithContext(ctx))
 }
 
 func startMoody(t *testing.T, host *sandboxd) *moody {
@@ -148,19 +163,23 @@ func startMoody(t *testing.T, host *sandboxd) *moody {
 			proxy.ServeHTTP(w, r)
 			return
 		}
-		(*mood)(w, r)
+		mood.ServeHTTP(w, r)
 	}))
 	m.url = server.URL
 	t.Cleanup(func() { m.be(nil); server.CloseClientConnections(); server.Close() })
 	return m
 }
 
-func (m *moody) be(mood http.HandlerFunc) {
-	if mood == nil {
-		m.mood.Store(nil)
-		return
+// be gives the API another mood; nil: it answers as a host does.
+func (m *moody) be(answer http.HandlerFunc) {
+	var next *mood
+	if answer != nil {
+		next = &mood{answer: answer}
+		next.over, next.end = context.WithCancel(context.Background())
 	}
-	m.mood.Store(&mood)
+	if before := m.mood.Swap(next); before != nil {
+		before.end()
+	}
 }
 
 func says(status int, contentType, body string) http.HandlerFunc {
@@ -179,13 +198,12 @@ func cut(w http.ResponseWriter, _ *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// silent answers nothing until the caller gives up, which a server notices only when the body is read.
+// silent answers nothing until the caller gives up, which a server notices only when the body is read,
+// or the mood is over: then the connection is cut.
 func silent(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
-	select {
-	case <-r.Context().Done():
-	case <-time.After(readyWithin):
-	}
+	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
 }
 
 func TestBadDay_aHostThatMisbehavesLosesNothing(t *testing.T) {
