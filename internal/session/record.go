@@ -37,8 +37,9 @@ type Record struct {
 	Parked         int            `json:"parked,omitempty"`    // streams that were open at the last pause
 	ReconnectWakes ReconnectWakes `json:"reconnectWakes,omitzero"`
 	Totals         Totals         `json:"totals"`
-	// CountedTo is up to when the time in this state is in the usage already,
-	// because owner or project changed then; zero: nothing of it is.
+	// CountedTo is up to when all time is in usage and totals already; zero: up
+	// to Since. It is later where owner or project have changed since, or where
+	// the clock of a step before was ahead of this one's.
 	CountedTo time.Time `json:"countedTo,omitzero"`
 
 	// Revision is the mod revision under which the record was read, 0 if it
@@ -96,7 +97,8 @@ type ReconnectWakes struct {
 	Count int    `json:"count,omitempty"`
 }
 
-// Totals sum up a session's life. Time in Pausing and Resuming is running
+// Totals sum up a session's life, as far as it is counted: see
+// Record.CountedTo. Time in Pausing and Resuming is running
 // time: the host bills for it.
 type Totals struct {
 	RunningMs int64 `json:"runningMs"`

@@ -114,8 +114,11 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 		return r, err
 	}
 	from := r.State
-	r.Totals = r.Totals.add(from, now.Sub(r.Since))
-	r.State, r.Op, r.Reason, r.Since, r.CountedTo = to, op, reason, now, time.Time{}
+	r = r.count(now)
+	r.State, r.Op, r.Reason, r.Since = to, op, reason, now
+	if !r.CountedTo.After(now) { // else a clock was ahead
+		r.CountedTo = time.Time{}
+	}
 	switch to {
 	case Pausing, Resuming, Killed: // nothing else to note
 	case Paused:
@@ -132,18 +135,4 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 		}
 	}
 	return r, nil
-}
-
-// add counts d to the time spent in state s. A clock that was set back adds
-// nothing.
-func (t Totals) add(s State, d time.Duration) Totals {
-	ms := max(0, d.Milliseconds())
-	switch s {
-	case Killed: // it costs nothing, and is nothing
-	case Paused:
-		t.PausedMs += ms
-	case Running, Pausing, Resuming:
-		t.RunningMs += ms
-	}
-	return t
 }

@@ -62,15 +62,16 @@ func (d Days) Count() int { return int(d.Last.Start().Sub(d.First.Start())/dayLo
 
 // UsageBetween is what the step from one record of a sandbox to the next adds
 // to its usage: the time that it spent in the state that it leaves, or under
-// the owner and project that it leaves. Where a clock was set back in between
-// it is nothing. It is to be written with the step or not at all: so no moment
-// is counted twice, and none is lost.
+// the owner and project that it leaves; the same that it adds to its totals. It
+// is to be written with the step or not at all: so no moment is counted twice,
+// and none is lost.
 func UsageBetween(from, to Record, hostTimeout time.Duration) []Days {
 	return DaysUsed(from, to.countedFrom(), hostTimeout)
 }
 
 // DaysUsed is what a sandbox has used since its last step until now, by days of
-// UTC; at most one Days for each day at the edges, and one for each month.
+// UTC; at most one Days for each day at the edges, and one for each month. It is
+// what a step at now would add.
 //
 // A host's own timeout is asked for at each start, and again as long as the
 // sandbox is to run: a run ends with the last timeout that was begun. Of the
@@ -88,12 +89,48 @@ func DaysUsed(r Record, now time.Time, hostTimeout time.Duration) []Days {
 	return all
 }
 
-// countedFrom is when the time begins that is in no usage yet.
+// Clocks are set, and no two show the same. So what counts is the time that
+// they show, and each moment of it once: a record has a border, up to which all
+// has been counted. A step counts from there to the time that its own clock
+// shows, and puts the border there. Where that is before the border, since one of
+// the two clocks was wrong, nothing is counted, and the border stays: what was
+// counted too much is made up for until the clock comes to it. Where the border is
+// a day ahead or more, making up would take too long: it comes back to now.
+
+// maxAhead is how far ahead of a clock the border stays.
+const maxAhead = dayLong
+
+// countedFrom is the border: when the time begins that is in no usage and no
+// totals yet.
 func (r Record) countedFrom() time.Time {
-	if r.CountedTo.After(r.Since) {
-		return r.CountedTo
+	if r.CountedTo.IsZero() {
+		return r.Since
 	}
-	return r.Since
+	return r.CountedTo
+}
+
+// count gives the record with its time counted up to now.
+func (r Record) count(now time.Time) Record {
+	border := r.countedFrom()
+	r.Totals = r.Totals.add(r.State, now.UnixMilli()-border.UnixMilli())
+	if ahead := border.Sub(now); ahead > 0 && ahead < maxAhead {
+		r.CountedTo = border
+		return r
+	}
+	r.CountedTo = now
+	return r
+}
+
+// add counts ms to the time spent in state s, nothing if they are negative.
+func (t Totals) add(s State, ms int64) Totals {
+	switch s {
+	case Killed: // it costs nothing, and is nothing
+	case Paused:
+		t.PausedMs += max(0, ms)
+	case Running, Pausing, Resuming:
+		t.RunningMs += max(0, ms)
+	}
+	return t
 }
 
 // used is the usage of a part of the record's time, in Unix milliseconds.
@@ -140,12 +177,12 @@ func appendDay(all []Days, d Days) []Days {
 	return append(all, d)
 }
 
-// Counted gives the record with its usage counted up to now if it has come to
+// Counted gives the record with its time counted up to now if it has come to
 // another owner or project than before had: what was used until then is the
 // former one's. now is when the change is written.
 func (r Record) Counted(before Record, now time.Time) Record {
-	if (r.Owner != before.Owner || r.Project != before.Project) && now.After(r.countedFrom()) {
-		r.CountedTo = now
+	if r.Owner == before.Owner && r.Project == before.Project {
+		return r
 	}
-	return r
+	return r.count(now)
 }

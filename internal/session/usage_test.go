@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -122,46 +123,162 @@ func TestDaysUsed_hostsOwnTimeout(t *testing.T) {
 	}
 }
 
-// TestUsage_isWhatTheTotalsSay takes random steps, of which clocks are set back
-// now and then, and sums up what each adds.
-func TestUsage_isWhatTheTotalsSay(t *testing.T) {
+// TestUsage_eachMomentOnce takes random steps by clocks that are up to 22 hours
+// apart, and compares what each adds with a high-water mark of the times that
+// they showed.
+func TestUsage_eachMomentOnce(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(200) {
+	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		now := t0
-		r := session.New("s", "h", session.Running, "", now)
-		var sum session.Usage
-		add := func(all []session.Days) {
-			for _, d := range all {
-				for range d.Count() {
-					sum = sum.Add(d.Usage)
+		h := newLedger(t, rnd)
+		for range 40 {
+			h.time = h.time.Add(time.Duration(rnd.Int64N(ms(20*time.Hour))) * time.Millisecond)
+			clock := h.time.Add(time.Duration(rnd.Int64N(ms(22*time.Hour))-ms(11*time.Hour)) * time.Millisecond)
+			h.step(clock)
+			if t.Failed() {
+				t.Fatalf("seed %d: at %s, the border was %s", seed, clock, h.high)
+			}
+		}
+	}
+}
+
+// ledger is a sandbox's history, and beside it how each moment up to high was
+// spent by the rule alone.
+type ledger struct {
+	t          *testing.T
+	rnd        *rand.Rand
+	r          session.Record
+	time, high time.Time
+	want       map[string]session.Usage // by owner
+	days       map[session.Day]int64
+	got        map[string]session.Usage
+}
+
+func newLedger(t *testing.T, rnd *rand.Rand) *ledger {
+	return &ledger{
+		t: t, rnd: rnd, r: session.New("s", "h", session.Running, "", t0), time: t0, high: t0,
+		want: map[string]session.Usage{}, got: map[string]session.Usage{}, days: map[session.Day]int64{},
+	}
+}
+
+func (h *ledger) step(clock time.Time) {
+	next := h.next(clock)
+	told := session.DaysUsed(h.r, clock, hostTimeout)
+	for _, d := range session.UsageBetween(h.r, next, hostTimeout) {
+		for day := d.First; day <= d.Last; day = day.Next() {
+			h.days[day] += d.RunningMs + d.PausedMs
+			if h.days[day] > ms(24*time.Hour) {
+				h.t.Errorf("%s has %s", day, time.Duration(h.days[day])*time.Millisecond)
+			}
+			u := h.got[d.Owner].Add(session.Usage{RunningMs: d.RunningMs, PausedMs: d.PausedMs})
+			h.got[d.Owner] = u
+		}
+	}
+	if next.Owner != h.r.Owner || next.Since != h.r.Since { // else it is a setting, which counts nothing
+		h.spend(clock)
+		if counted := session.UsageBetween(h.r, next, hostTimeout); fmt.Sprint(told) != fmt.Sprint(counted) {
+			h.t.Errorf("told %+v, and then counted %+v", told, counted)
+		}
+	}
+	h.r = next
+	var sum session.Usage
+	for _, u := range h.got {
+		sum = sum.Add(u)
+	}
+	if sum.RunningMs != next.Totals.RunningMs || sum.PausedMs != next.Totals.PausedMs {
+		h.t.Errorf("usage %+v, totals %+v", sum, next.Totals)
+	}
+	if !maps.Equal(h.got, h.want) {
+		h.t.Errorf("usage %+v, want %+v", h.got, h.want)
+	}
+}
+
+// spend moves the mark up to clock, if that is later.
+func (h *ledger) spend(clock time.Time) {
+	if !clock.After(h.high) {
+		return
+	}
+	u, d := h.want[h.r.Owner], ms(clock.Sub(h.high))
+	switch h.r.State {
+	case session.Running, session.Pausing, session.Resuming:
+		u.RunningMs += d
+	case session.Paused:
+		u.PausedMs += d
+	case session.Killed:
+	}
+	if u != (session.Usage{}) {
+		h.want[h.r.Owner] = u
+	}
+	h.high = clock
+}
+
+// next takes some step: of the state, of the owner, of neither.
+func (h *ledger) next(clock time.Time) session.Record {
+	next := h.r
+	var err error
+	switch h.rnd.IntN(5) {
+	case 0:
+		next.Owner = fmt.Sprint(h.rnd.IntN(3))
+		return next.Counted(h.r, clock)
+	case 1:
+		next.WakePolicy = "any"
+		return next.Counted(h.r, clock)
+	case 2:
+		next, err = h.r.Sleep(op(session.OpPause), "", clock)
+	case 3:
+		next, err = h.r.Wake(op(session.OpResume), "", clock)
+	default:
+		to := []session.State{session.Running, session.Paused, session.Killed}[h.rnd.IntN(3)]
+		next, err = h.r.Settle(to, "", clock)
+	}
+	if err != nil { // not allowed from here
+		return h.r
+	}
+	return next
+}
+
+// TestUsage_clocksAheadAndBack has one sandbox's clock be set wrong and right
+// again, and look at what is counted in all.
+func TestUsage_clocksAheadAndBack(t *testing.T) {
+	t.Parallel()
+	const h = time.Hour
+	for _, c := range []struct {
+		name    string
+		clocks  []time.Duration // of the steps, since t0: to sleep, to run, and so on
+		running time.Duration
+		paused  time.Duration
+	}{
+		{"right", []time.Duration{h, 2 * h, 3 * h}, 2 * h, h},
+		{"an hour ahead, and back", []time.Duration{2 * h, h, 3 * h}, 3 * h, 0},
+		{"an hour back, and right again", []time.Duration{2 * h, h, 4 * h}, 4 * h, 0},
+		{"ahead for one step, back for good", []time.Duration{5 * h, 2 * h, 3 * h, 4 * h, 6 * h}, 6 * h, 0},
+		{"23 hours ahead, and made up for", []time.Duration{24 * h, h, 25 * h}, 25 * h, 0},
+		{"a day ahead: it goes on from there", []time.Duration{25 * h, h, 2 * h}, 26 * h, 0},
+		{"a year ahead", []time.Duration{8760 * h, h, 3 * h, 4 * h}, 8762 * h, h},
+		{"a year back", []time.Duration{h, -8760 * h, -8759 * h, -8758 * h}, 2 * h, h},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := session.New("s", "h", session.Running, "", t0)
+			var sum session.Usage
+			for i, clock := range c.clocks {
+				next, err := r.Settle([]session.State{session.Paused, session.Running}[i%2], "", t0.Add(clock))
+				if err != nil {
+					t.Fatal(err)
 				}
+				for _, d := range session.UsageBetween(r, next, hostTimeout) {
+					for range d.Count() {
+						sum = sum.Add(d.Usage)
+					}
+				}
+				r = next
 			}
-		}
-		for range 30 {
-			now = now.Add(time.Duration(rnd.Int64N(ms(72*time.Hour))) * time.Millisecond)
-			if r.CountedTo.IsZero() { // else more is counted already than the totals will know of
-				now = now.Add(-6 * time.Hour)
+			if sum.RunningMs != ms(c.running) || sum.PausedMs != ms(c.paused) {
+				t.Errorf("%+v, want %s and %s", sum, c.running, c.paused)
 			}
-			next := r
-			switch rnd.IntN(3) {
-			case 0:
-				next.Owner = fmt.Sprint(rnd.IntN(3))
-				next = next.Counted(r, now)
-			default:
-				to := []session.State{session.Running, session.Paused, session.Killed}[rnd.IntN(3)]
-				next, _ = r.Settle(to, "", now)
+			if sum.RunningMs != r.Totals.RunningMs || sum.PausedMs != r.Totals.PausedMs {
+				t.Errorf("%+v, and in all %+v", sum, r.Totals)
 			}
-			add(session.UsageBetween(r, next, hostTimeout))
-			r = next
-		}
-		end, err := r.Settle(session.Killed, "", now.Add(time.Hour))
-		if err != nil {
-			end, _ = r.Settle(session.Paused, "", now.Add(time.Hour))
-		}
-		add(session.UsageBetween(r, end, hostTimeout))
-		if sum.RunningMs != end.Totals.RunningMs || sum.PausedMs != end.Totals.PausedMs {
-			t.Fatalf("seed %d: usage %+v, totals %+v", seed, sum, end.Totals)
-		}
+		})
 	}
 }

@@ -73,7 +73,7 @@ func sameUsage(t *testing.T, when string, got, want naive) {
 }
 
 // history is a random one of some sandboxes, through processes that die, whose
-// clocks are set back, that lose races and answers, while another folds.
+// clocks are set ahead and back, that lose races and answers, while another folds.
 type history struct {
 	*rig
 	rnd   *rand.Rand
@@ -150,20 +150,25 @@ func (h *history) step() {
 	rec, known := h.stand[id]
 	node := h.nodes[h.rnd.IntN(len(h.nodes))]
 	at := h.now
-	if known && h.rnd.IntN(10) == 0 {
-		at = h.since[id].Add(-time.Hour) // this one's clock was set back
+	switch h.rnd.IntN(10) {
+	case 0:
+		at = at.Add(-time.Duration(h.rnd.IntN(180)) * time.Minute) // this one's clock was set back
+	case 1:
+		at = at.Add(time.Duration(h.rnd.IntN(1200)) * time.Minute) // ahead, and the next one's is right
 	}
 	switch {
 	case !known:
 		rec = session.New(id, "h", session.Running, "made", at)
 		rec.Owner = "first"
-		h.took(node.Adopt(h.ctx, rec))
+		next, err := node.Adopt(h.ctx, rec)
+		h.took(at, next, err)
 	case h.rnd.IntN(12) == 0:
 		h.restart()
 	case h.rnd.IntN(4) == 0:
 		next := rec
 		next.Owner = fmt.Sprintf("owner%d", h.rnd.IntN(2))
-		h.took(node.Configure(h.ctx, next.Counted(rec, at)))
+		next, err := node.Configure(h.ctx, next.Counted(rec, at))
+		h.took(at, next, err)
 	default:
 		states := slices.DeleteFunc([]session.State{session.Running, session.Paused, session.Killed, session.Paused, session.Running},
 			func(s session.State) bool { return s == rec.State })
@@ -171,7 +176,8 @@ func (h *history) step() {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		h.took(node.Settle(h.ctx, next))
+		stored, err := node.Settle(h.ctx, next)
+		h.took(at, stored, err)
 		// whoever comes too late with the same step, or repeats it because the
 		// answer was lost, adds nothing
 		if _, err := node.Settle(h.ctx, next); !errors.Is(err, store.ErrConflict) {
@@ -180,21 +186,24 @@ func (h *history) step() {
 	}
 }
 
-// took notes a step in the naive model.
-func (h *history) took(next session.Record, err error) {
+// took notes a step in the naive model: what the latest clock has shown so far
+// is counted.
+func (h *history) took(at time.Time, next session.Record, err error) {
 	h.t.Helper()
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	id := next.SandboxID
-	until := next.Since
-	if next.CountedTo.After(until) {
-		until = next.CountedTo
+	before, known := h.stand[id]
+	h.stand[id] = next
+	switch {
+	case !known:
+		h.since[id] = at
+	case before.Owner == next.Owner && before.State == next.State: // a setting
+	case at.After(h.since[id]):
+		h.want.add(id, before.Owner, before.State, h.since[id], at)
+		h.since[id] = at
 	}
-	if before, ok := h.stand[id]; ok {
-		h.want.add(id, before.Owner, before.State, h.since[id], until)
-	}
-	h.stand[id], h.since[id] = next, until
 }
 
 // restart lets a process die and another take its place.
@@ -206,11 +215,13 @@ func (h *history) restart() {
 // end forgets a sandbox.
 func (h *history) end(id string, rec session.Record) {
 	if rec.State != session.Killed {
-		next, err := rec.Settle(session.Killed, "", h.now.Add(time.Hour))
+		at := h.now.Add(time.Hour)
+		next, err := rec.Settle(session.Killed, "", at)
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		h.took(h.Settle(h.ctx, next))
+		next, err = h.Settle(h.ctx, next)
+		h.took(at, next, err)
 		rec = h.stand[id]
 	}
 	if err := h.Remove(h.ctx, id, rec.Revision); err != nil {

@@ -187,10 +187,9 @@ const Left = ({ until }) => html`<span class="tabular">for ${span(Math.max(0, Da
 
 function Facts({ sb }) {
 	const ending = useSignal(false)
-	const running = sb.state === 'RUNNING' || sb.state === 'PAUSING' ? now.value - Date.parse(sb.startedAt ?? sb.since) : 0
-	const asleep = sb.state === 'PAUSED' || sb.state === 'RESUMING' ? now.value - Date.parse(sb.pausedAt ?? sb.since) : 0
-	const ran = (sb.totals?.runningMs ?? 0) + Math.max(0, running)
-	const slept = (sb.totals?.pausedMs ?? 0) + Math.max(0, asleep)
+	const uncounted = Math.max(0, now.value - Date.parse(sb.countedTo ?? sb.since)) // by the totals
+	const ran = (sb.totals?.runningMs ?? 0) + (['RUNNING', 'PAUSING', 'RESUMING'].includes(sb.state) ? uncounted : 0)
+	const slept = (sb.totals?.pausedMs ?? 0) + (sb.state === 'PAUSED' ? uncounted : 0)
 	const facts = [
 		['Last used', html`<${Ago} at=${sb.lastActivity} />${sb.activityKind ? html` <span class="faint">${sb.activityKind}</span>` : ''}`],
 		['Known since', html`<time datetime=${sb.createdAt} title=${fullTime(sb.createdAt)}>${moment(sb.createdAt)}</time>`],
