@@ -27,6 +27,20 @@ func (e *etcd) put(t *testing.T, key, value string) {
 	}
 }
 
+// awaitAbsence waits until no proxy says that it serves the sandbox: then what its last visit left has
+// been written.
+func (e *etcd) awaitAbsence(t *testing.T, id string) {
+	t.Helper()
+	client := e.client(t)
+	eventually(t, late, "nobody present at sandbox "+id, func() bool {
+		got, err := client.Get(t.Context(), keyPrefix+"presence/"+id+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Count == 0
+	})
+}
+
 func (e *etcd) client(t *testing.T) *clientv3.Client {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{e.endpoint}, DialTimeout: readyWithin})
@@ -43,6 +57,7 @@ func TestBadDay_strangeRecordsAreSkippedAndCounted(t *testing.T) {
 	s := c.sandmen[0]
 	broken, before := s.startAppIn(t)
 	other, _ := s.startAppIn(t)
+	c.store.awaitAbsence(t, other) // its activity is not written anew meanwhile
 
 	strange := map[string]string{
 		"sandboxes/" + broken:       `{"sandboxID":"` + broken + `","state":"RUNN`,

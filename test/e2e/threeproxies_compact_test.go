@@ -40,7 +40,7 @@ func testCompaction(t *testing.T, leader bool) {
 	}
 	crowd := c.askThroughAll(t, busy)
 	away.mustAsk(t, stayed)
-	time.Sleep(2 * time.Second) // its presence has gone, and nothing of away's is under way
+	c.store.awaitAbsence(t, stayed) // and nothing of away's is under way
 
 	links[away].setCut(true)
 	eventually(t, settled, "the loss of contact", func() bool { return !away.status(t).Store.OK })
