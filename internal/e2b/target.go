@@ -92,8 +92,16 @@ func isShared(name string) bool {
 	if name == "localhost" || strings.HasPrefix(name, "sandbox.") {
 		return true
 	}
+	if !mayBeIP(name) {
+		return false // which spares every request the parser's error
+	}
 	_, err := netip.ParseAddr(name)
 	return err == nil
+}
+
+// mayBeIP tells whether a name could be an IP address by what all of them have.
+func mayBeIP(name string) bool {
+	return strings.Contains(name, ":") || name != "" && isDigits(name[len(name)-1:])
 }
 
 func targetFromHeaders(h http.Header) (Target, error) {
@@ -110,12 +118,13 @@ func targetFromHeaders(h http.Header) (Target, error) {
 
 func targetFromLabel(name string) (Target, error) {
 	label, _, dotted := strings.Cut(name, ".")
-	parts := strings.Split(label, "-")
+	port, rest, parted := strings.Cut(label, "-")
 	// "my-site.example.com" is somebody's site and not a sandbox with a bad port
-	if !dotted || len(parts) < 2 || !isDigits(parts[0]) {
+	if !dotted || !parted || !isDigits(port) {
 		return Target{}, fmt.Errorf("%w: %q", ErrNoTarget, shown(name))
 	}
-	return newTarget(parts[0], parts[1])
+	id, _, _ := strings.Cut(rest, "-")
+	return newTarget(port, id)
 }
 
 func newTarget(port, id string) (Target, error) {

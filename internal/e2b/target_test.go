@@ -45,6 +45,8 @@ func TestParseTarget(t *testing.T) {
 		{"headers on an IPv6 address", "[::1]:3080", both, viaHeaders, nil},
 		{"headers on an IPv6 address without port", "[::1]", both, viaHeaders, nil},
 		{"headers on a bare IPv6 address", "::1", both, viaHeaders, nil},
+		{"headers on an IPv6 address that ends with a letter", "[fe80::a]:3080", both, viaHeaders, nil},
+		{"a name that ends with a digit", "example.x1", both, e2b.Target{}, e2b.ErrNoTarget},
 		{"headers on sandbox.", "sandbox.e2b.app", both, viaHeaders, nil},
 		{"ID in upper case in a header", "localhost", headers(e2b.HeaderSandboxID, "IABC", e2b.HeaderSandboxPort, "1"), e2b.Target{SandboxID: "iabc", Port: 1}, nil},
 		{"headers don't override a label", "8080-" + id + ".x", both, want, nil},
@@ -88,6 +90,16 @@ func TestParseTarget(t *testing.T) {
 				t.Errorf("got %v, %v, want %v, %v", got, err, tt.want, tt.err)
 			}
 		})
+	}
+}
+
+func BenchmarkParseTarget(b *testing.B) {
+	h := headers("User-Agent", "bench")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := e2b.ParseTarget("8080-iabcdefghij0123456789.localhost:8080", h); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
