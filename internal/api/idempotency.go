@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -20,19 +21,27 @@ const (
 	answerWithin = 3 * time.Minute
 )
 
+// ErrTooManyAnswers: as many answers are kept for the caller as may be.
+var ErrTooManyAnswers = errors.New("too many answers are kept for this caller")
+
+// AnswerKey says whose answer it is, and which of theirs. Both are hashes.
+type AnswerKey struct {
+	Caller, Name string
+}
+
 // Answers keeps answers by key, the same for all proxies. Values are opaque.
 type Answers interface {
 	// Claim puts a value under a key that has none, for a time. Where it has one,
-	// that is returned, and nothing is written.
-	Claim(ctx context.Context, key string, value []byte, lasts time.Duration) (former []byte, err error)
+	// that is returned, and nothing is written. It may fail with
+	// [ErrTooManyAnswers].
+	Claim(ctx context.Context, key AnswerKey, value []byte, lasts time.Duration) (former []byte, err error)
 	// Keep replaces the value of a key that was claimed.
-	Keep(ctx context.Context, key string, value []byte, lasts time.Duration) error
+	Keep(ctx context.Context, key AnswerKey, value []byte, lasts time.Duration) error
 	// Release makes a key one that has no value.
-	Release(ctx context.Context, key string) error
+	Release(ctx context.Context, key AnswerKey) error
 }
 
-// answered is what is kept under an Idempotency-Key: enough to answer again, and
-// no more, since callers choose how many there are.
+// answered is what is kept under an Idempotency-Key: enough to answer again.
 type answered struct {
 	Asked     string `json:"asked"` // the hash of the request's body
 	Status    int    `json:"status,omitempty"`
@@ -46,8 +55,7 @@ func (s *server) once(ctx context.Context, who Token, key string, body newSandbo
 	if err != nil {
 		return nil, err
 	}
-	scope := sha256.Sum256([]byte(who.Name + "\x00" + who.Owner + "\x00" + key)) // others may have chosen the same one
-	name := hex.EncodeToString(scope[:])
+	name := AnswerKey{Caller: sum(who.Name + "\x00" + who.Owner), Name: sum(key)} // others may have chosen the same one
 	claim, err := json.Marshal(answered{Asked: asked})
 	if err != nil {
 		return nil, fmt.Errorf("claiming an idempotency key: %w", err)
@@ -85,8 +93,12 @@ func hashOf(body newSandbox) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading a request under an idempotency key: %w", err)
 	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
+	return sum(string(b)), nil
+}
+
+func sum(s string) string {
+	hash := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(hash[:])
 }
 
 // repeated is the answer to a request whose key is known: the same sandbox, as it

@@ -102,3 +102,33 @@ func TestIdempotency_goesOnWithoutItsClient(t *testing.T) {
 		t.Errorf("%v", calls)
 	}
 }
+
+func TestIdempotency_aTokenHasSoManyKeys(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	m.mostAnswers = 2
+	c := newClient(t, m, zap.NewNop())
+	post := func(secret string, headers ...string) answer {
+		return c.call(t, secret, "POST", sandboxes, `{"template":"base"}`, headers...)
+	}
+	for _, key := range []string{"k1", "k2"} {
+		if a := post(alice, "Idempotency-Key", key); a.status != http.StatusCreated {
+			t.Fatalf("%s", a)
+		}
+	}
+	if a := post(alice, "Idempotency-Key", "k3"); a.status != http.StatusTooManyRequests || a.code(t) != "too-many-keys" || a.header.Get("Retry-After") != "60" {
+		t.Errorf("%s", a)
+	}
+	if calls := m.changes(); len(calls) != 2 {
+		t.Errorf("what was refused was done: %v", calls)
+	}
+	for name, a := range map[string]answer{
+		"a key that is known": post(alice, "Idempotency-Key", "k2"),
+		"no key":              post(alice),
+		"another one's token": post(bob, "Idempotency-Key", "k3"),
+	} {
+		if a.status != http.StatusCreated {
+			t.Errorf("%s: %s", name, a)
+		}
+	}
+}

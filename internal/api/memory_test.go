@@ -34,8 +34,9 @@ type memory struct {
 	work        func(context.Context) error // what a create waits for
 	badgeKey    []byte
 	runs        []session.Run
-	answers     map[string][]byte
+	answers     map[api.AnswerKey][]byte
 	lasts       time.Duration    // of the last answer
+	mostAnswers int              // of one caller; 0: no bound
 	events      chan []api.Event // what streams tell; nil: what there is, and no more
 	watched     api.EventFilter
 	resumed     int64 // where the last stream was resumed; -1: it was not
@@ -48,7 +49,7 @@ func newMemory() *memory {
 		records: map[string]api.Sandbox{},
 		atHost:  map[string]string{},
 
-		answers:  map[string][]byte{},
+		answers:  map[api.AnswerKey][]byte{},
 		badgeKey: []byte("a key that every proxy knows, of 32"),
 		status: api.Status{
 			Node: "n1", Leader: api.Leader{Node: "n1", Me: true}, Store: api.Health{OK: true},
@@ -192,24 +193,33 @@ func (m *memory) LeaderRuns(context.Context) ([]session.Run, error) {
 	return m.runs, m.fail
 }
 
-func (m *memory) Claim(_ context.Context, key string, value []byte, lasts time.Duration) ([]byte, error) {
+func (m *memory) Claim(_ context.Context, key api.AnswerKey, value []byte, lasts time.Duration) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if former, ok := m.answers[key]; ok {
 		return former, nil
 	}
+	theirs := 0
+	for of := range m.answers {
+		if of.Caller == key.Caller {
+			theirs++
+		}
+	}
+	if m.mostAnswers > 0 && theirs >= m.mostAnswers {
+		return nil, api.ErrTooManyAnswers
+	}
 	m.answers[key], m.lasts = value, lasts
 	return nil, nil
 }
 
-func (m *memory) Keep(_ context.Context, key string, value []byte, lasts time.Duration) error {
+func (m *memory) Keep(_ context.Context, key api.AnswerKey, value []byte, lasts time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answers[key], m.lasts = value, lasts
 	return nil
 }
 
-func (m *memory) Release(_ context.Context, key string) error {
+func (m *memory) Release(_ context.Context, key api.AnswerKey) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.answers, key)

@@ -120,6 +120,8 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusConflict, "not-running", "The sandbox does not run, and this wakes none. Resume it first.")
 	case errors.Is(err, ErrTooManyHolds):
 		return newProblem(http.StatusConflict, "too-many-holds", "The sandbox has as many holds as it may have. End one first.")
+	case errors.Is(err, ErrTooManyAnswers):
+		return newProblem(http.StatusTooManyRequests, "too-many-keys", "Too many Idempotency-Keys of this token are known, each for 24 h. Wait until some of them end, or send the request without one.").retryAfter(time.Minute)
 	case errors.Is(err, session.ErrConflict), errors.Is(err, session.ErrTransition):
 		return newProblem(http.StatusConflict, "conflict", "The sandbox has changed meanwhile. Look at it again, and decide anew.")
 	case errors.As(err, &unavailable):

@@ -17,7 +17,7 @@ import (
 const maxIdleTimeout = 365 * 24 * time.Hour
 
 type addInput struct {
-	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body gets the same answer for 24 h, at any proxy: a request that may have been carried out can be repeated. An error is not kept."`
+	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body gets the same answer for 24 h, at any proxy: a request that may have been carried out can be repeated. An error is not kept. Of one token 20,000 are known at a time: above that a new one is answered 429 too-many-keys."`
 	Body newSandbox
 }
 

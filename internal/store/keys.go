@@ -47,7 +47,7 @@ func (k keys) presence(id, node string) string { return k.join(kindPresence, id,
 func (k keys) hold(id, name string) string     { return k.join(kindHold, id, name) }
 func (k keys) streams(id, node string) string  { return k.join(kindStreams, id, node) }
 func (k keys) secret(name string) string       { return k.join(kindSecret, name) }
-func (k keys) answer(name string) string       { return k.join(kindAnswer, name) }
+func (k keys) answer(of AnswerKey) string      { return k.join(kindAnswer, of.Caller, of.Name) }
 
 // folder is the range of the keys of one kind of one sandbox.
 func (k keys) folder(of kind, id string) string { return k.join(of, id) + "/" }
