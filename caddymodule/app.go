@@ -270,9 +270,13 @@ func (a *App) Stop() error {
 // that. The engine goes on until its uses have ended, which must follow.
 func (a *App) use(ctx context.Context) (*runningEngine, error) {
 	select {
-	case <-a.started:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-a.started: // looked at alone, which takes no lock that all requests share
+	default:
+		select {
+		case <-a.started:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if !a.running.uses.begin() {
 		return nil, errReplaced

@@ -1,8 +1,8 @@
 package caddymodule
 
 import (
-	"mime"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +27,7 @@ func (f *flight) meterAnswer(res *http.Response) {
 	if f.target.Port == envdPort && f.meterEvents(res) {
 		return
 	}
-	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
-	if kind != "text/event-stream" {
+	if !isEventStream(res.Header.Get("Content-Type")) {
 		res.Body = stream.NewMeter(res.Body, f.bump, func() {})
 		return
 	}
@@ -37,6 +36,13 @@ func (f *flight) meterAnswer(res *http.Response) {
 	s.Meter = stream.NewMeter(res.Body, s.bump, func() { f.engine.Streams().Remove(f.target.SandboxID, s) })
 	f.engine.Streams().Add(f.target.SandboxID, s, f.page())
 	res.Body = s
+}
+
+// isEventStream tells whether a type of content is that of server-sent events,
+// whatever its parameters.
+func isEventStream(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
 }
 
 // meterEvents meters a stream of the sandbox's daemon: a command's, or that of
