@@ -30,8 +30,7 @@ type attempts struct {
 // run sends the request until it has an answer that is the sandbox's.
 func (a *attempts) run() (*http.Response, error) {
 	for {
-		rev := a.engine.Revision(a.target.SandboxID)
-		res, err := a.send()
+		res, rev, err := a.send()
 		switch {
 		case a.probes:
 			return a.probed(res, err)
@@ -53,28 +52,27 @@ var (
 	errClosed = errors.New("nothing listens on the port")
 )
 
-// send is one attempt. Its errors are errAsleep and errClosed where the host
-// said so, else the connection's.
-func (a *attempts) send() (*http.Response, error) {
-	route, err := a.engine.Route(a.target)
+// send is one attempt, under revision rev of the record. Its errors are errAsleep
+// and errClosed where the host said so, else the connection's.
+func (a *attempts) send() (res *http.Response, rev int64, err error) {
+	route, rev, err := a.engine.Route(a.target)
 	if errors.Is(err, engine.ErrAsleep) || errors.Is(err, engine.ErrGone) {
-		return nil, errAsleep
+		return nil, rev, errAsleep
 	}
 	if err != nil {
-		return nil, err
+		return nil, rev, err
 	}
 	r, err := a.attempt(route)
 	if err != nil {
-		return nil, err
+		return nil, rev, err
 	}
-	res, err := a.HTTP.Transport.RoundTrip(r)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, errClosed
+	res, err = a.HTTP.Transport.RoundTrip(r)
+	if err == nil {
+		res, err = a.classify(res)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		err = errClosed
 	}
-	if err != nil {
-		return nil, err
-	}
-	return a.classify(res)
+	return res, rev, err
 }
 
 // attempt gives the request as it is sent this time.

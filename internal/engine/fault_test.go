@@ -23,12 +23,12 @@ func TestForeignPause_wakesForTheNextRequest(t *testing.T) {
 	if err := w.direct.Pause(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	rev := n.Revision(id)
 	if n.State(id) != session.Running {
 		t.Fatalf("the record is %s, want RUNNING: nobody has told it", n.State(id))
 	}
-	if _, err := n.Route(e2b.Target{SandboxID: id, Port: 8080}); !errors.Is(err, engine.ErrAsleep) {
-		t.Fatalf("Route: %v, want ErrAsleep", err)
+	_, rev, err := n.Route(e2b.Target{SandboxID: id, Port: 8080})
+	if !errors.Is(err, engine.ErrAsleep) || rev != n.Revision(id) {
+		t.Fatalf("Route: %v under revision %d, want ErrAsleep under %d", err, rev, n.Revision(id))
 	}
 	r, err := n.try(t.Context(), id, wake.Cause{Reason: "request: GET /", Suspect: rev})
 	if err != nil {

@@ -70,7 +70,7 @@ func (e *Engine) disinherit() {
 
 // hostOf is the host of a former engine that serves the sandbox, nil if none
 // does: its records' host may have the name of another one here.
-func (e *Engine) hostOf(rec session.Record) Host {
+func (e *Engine) hostOf(rec *session.Record) Host {
 	for _, f := range e.succeeded() {
 		requests, streams := f.visits.InUse(rec.SandboxID)
 		if requests+streams+f.streams.open(rec.SandboxID) > 0 {

@@ -88,8 +88,7 @@ func (e *Engine) Runs(ctx context.Context, id string) bool {
 	return e.State(id) == session.Running
 }
 
-// Revision gives the revision of the record, 0 if there is none: under which a
-// request is forwarded.
+// Revision gives the revision of the record, 0 if there is none.
 func (e *Engine) Revision(id string) int64 {
 	if s := e.get(id); s != nil {
 		return s.Revision
@@ -97,17 +96,19 @@ func (e *Engine) Revision(id string) int64 {
 	return 0
 }
 
-// Route tells where a port of a sandbox is reached.
-func (e *Engine) Route(t e2b.Target) (Route, error) {
+// Route tells where a port of a sandbox is reached, and the revision of the
+// record that says so, 0 if there is none: under which a request is forwarded.
+func (e *Engine) Route(t e2b.Target) (r Route, revision int64, err error) {
 	s := e.get(t.SandboxID)
 	if s == nil {
-		return Route{}, ErrGone
+		return Route{}, 0, ErrGone
 	}
-	host, err := e.hosts.of(s.Record)
+	host, err := e.hosts.of(&s.Record)
 	if err != nil {
-		return Route{}, err
+		return Route{}, s.Revision, err
 	}
-	return host.Route(t)
+	r, err = host.Route(t)
+	return r, s.Revision, err
 }
 
 // JustWoken tells whether the sandbox was woken within the given time, 0: the

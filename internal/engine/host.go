@@ -52,10 +52,10 @@ type hosts struct {
 	list                 []Host
 	ownerKey, projectKey string
 	health               *health
-	former               func(session.Record) Host // of what a former engine serves, else nil
+	former               func(*session.Record) Host // of what a former engine serves, else nil
 }
 
-func (h hosts) of(rec session.Record) (Host, error) {
+func (h hosts) of(rec *session.Record) (Host, error) {
 	if host := h.former(rec); host != nil {
 		return host, nil
 	}
@@ -104,7 +104,7 @@ func (h hosts) get(ctx context.Context, host Host, id string) (e2b.SandboxDetail
 }
 
 func (h hosts) state(ctx context.Context, rec session.Record) (session.State, error) {
-	host, err := h.of(rec)
+	host, err := h.of(&rec)
 	if err != nil {
 		return "", err
 	}
@@ -124,7 +124,7 @@ func (h hosts) state(ctx context.Context, rec session.Record) (session.State, er
 type wakeHost struct{ hosts }
 
 func (h wakeHost) Connect(ctx context.Context, rec session.Record, timeout time.Duration) error {
-	host, err := h.of(rec)
+	host, err := h.of(&rec)
 	if err != nil {
 		return &wake.PermanentError{Err: err}
 	}
@@ -153,7 +153,7 @@ func (h wakeHost) Find(ctx context.Context, id string) (session.Record, error) {
 type pauseHost struct{ hosts }
 
 func (h pauseHost) Pause(ctx context.Context, rec session.Record) error {
-	host, err := h.of(rec)
+	host, err := h.of(&rec)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (h pauseHost) State(ctx context.Context, rec session.Record) (session.State
 }
 
 func (h pauseHost) Remaining(ctx context.Context, rec session.Record) (time.Duration, error) {
-	host, err := h.of(rec)
+	host, err := h.of(&rec)
 	if err != nil {
 		return 0, err
 	}
@@ -192,7 +192,7 @@ func (h pauseHost) Remaining(ctx context.Context, rec session.Record) (time.Dura
 }
 
 func (h pauseHost) Extend(ctx context.Context, rec session.Record, d time.Duration) error {
-	host, err := h.of(rec)
+	host, err := h.of(&rec)
 	if err != nil {
 		return err
 	}
