@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,7 +18,8 @@ const largeBody = 64 << 20
 // A request that is known to meet a sleeping sandbox waits unread: a body of any size arrives whole.
 func TestLargeUpload_toASleepingSandboxWaitsUnreadAndArrivesWhole(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{host: startSandboxd(t, "resume_delay=2s").url})
+	host := startSandboxd(t, "resume_delay=2s")
+	s := start(t, options{host: host.url})
 	id, before := s.startAppIn(t)
 	s.pause(t, id)
 	for _, chunked := range []bool{false, true} {
@@ -28,40 +28,38 @@ func TestLargeUpload_toASleepingSandboxWaitsUnreadAndArrivesWhole(t *testing.T) 
 		if !chunked {
 			r.ContentLength = largeBody
 		}
-		early := s.readWhileAsleep(t, id, body)
-		a := s.mustDo(t, r)
-		if a.status != http.StatusOK || a.body != body.sum() {
-			t.Errorf("wanted the checksum of %d bytes, got %s", largeBody, a)
-		}
+		upload := make(chan result, 1)
+		go func() {
+			a, err := s.do(r)
+			upload <- result{a, err}
+		}()
 		// the kernel's buffers take their part, and nobody else
-		if n := <-early; n == 0 || n > largeBody/2 {
+		if n := host.readWhileAsleep(t, id, body); n == 0 || n > largeBody/2 {
 			t.Errorf("%d bytes of the body were read while the sandbox slept", n)
+		}
+		got := <-upload
+		if got.err != nil || got.answer.status != http.StatusOK || got.answer.body != body.sum() {
+			t.Errorf("wanted the checksum of %d bytes, got %v, %s", largeBody, got.err, got.answer)
 		}
 		s.pause(t, id)
 	}
 	requireContinued(t, before, s.mustAsk(t, id), 1)
 }
 
-// readWhileAsleep tells how much of the body was read before the sandbox ran: what was read by then
-// is counted first, and only then the sandbox looked at.
-func (s *sandman) readWhileAsleep(t *testing.T, id string, body *countedBody) <-chan int64 {
+// readWhileAsleep tells how much of the body was read before the sandbox ran by its host's word: what
+// was read by then is counted first, and only then the host is asked.
+func (d *sandboxd) readWhileAsleep(t *testing.T, id string, body *countedBody) (early int64) {
 	t.Helper()
-	most := make(chan int64, 1)
-	look := func() *http.Request { return s.apiRequest(t, http.MethodGet, "/sandboxes/"+id, "") }
-	go func() {
-		var early int64
-		for {
-			n := body.read.Load()
-			a, err := s.do(look())
-			if err != nil || strings.Contains(a.body, `"RUNNING"`) {
-				most <- early
-				return
-			}
-			early = n
-			time.Sleep(50 * time.Millisecond)
+	for deadline := time.Now().Add(readyWithin); ; time.Sleep(20 * time.Millisecond) {
+		n := body.read.Load()
+		if d.state(t, id) == "running" {
+			return early
 		}
-	}()
-	return most
+		early = n
+		if time.Now().After(deadline) {
+			t.Fatalf("an upload has not woken sandbox %s within %s", id, readyWithin)
+		}
+	}
 }
 
 // A POST that met the host's "paused" is sent again from what was kept of its body, and is carried out

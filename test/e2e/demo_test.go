@@ -123,11 +123,12 @@ func TestDemo_sleepsUnderAnOpenPage(t *testing.T) {
 	terminal := s.openTerminal(t, id)
 	terminal.run(t, "cat note.txt; ./ticker.sh")
 	terminal.until(t, "awake for 1 seconds")
+	lastUse := time.Now()
 	before := s.demoState(t, id, http.MethodPost, "/api/count")
 	if before.Memory != 2 || before.Disk.Count != 2 {
 		t.Errorf("after two counts: %+v", before)
 	}
-	s.requirePausedOnTime(t, id, time.Now()) // though the ticker prints each second
+	s.requirePausedOnTime(t, id, lastUse) // though the ticker prints each second
 
 	terminal.run(t, "\x03") // the first key
 	terminal.run(t, "echo wo'ken' after $(tail -c 4 note.txt)")

@@ -354,6 +354,7 @@ func TestWellKnown_isSandmansOwn(t *testing.T) {
 	s := start(t, options{idle: 3 * time.Second})
 	id, _ := s.startAppIn(t)
 	lastUse := time.Now()
+	s.mustAsk(t, id)
 	state := func() (p struct{ State, Title, Version string }) {
 		a := s.mustDo(t, s.asks(t, id, http.MethodGet, "/.well-known/sandman/state", nil))
 		if err := errors.Join(json.Unmarshal([]byte(a.body), &p)); err != nil || a.status != http.StatusOK || a.header.Get("Cache-Control") != "no-store" {

@@ -5,7 +5,7 @@
 import readline from 'node:readline'
 import { chromium } from 'playwright-core'
 
-const patience = 30_000
+const patience = 60_000
 const AsyncFunction = (async () => {}).constructor
 
 const browser = await chromium.launch({
