@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sandman-proxy/sandman/internal/session"
 )
@@ -79,25 +81,47 @@ func (p *Pauser) sweepHost(ctx context.Context, host string, records []*session.
 			alive-len(missing), alive)
 		missing = nil
 	}
+	var writing errgroup.Group
+	writing.SetLimit(sweepWriters)
+	var mu sync.Mutex // guards result
 	for _, s := range records {
-		if ctx.Err() != nil {
-			return
-		}
-		changed, told, err := p.sweepOne(ctx, s, listed, slices.Contains(missing, s))
-		result.count(s.SandboxID, &result.Corrected, changed, err)
-		if err == nil {
-			result.tell(told)
-		} else {
-			p.report("correcting a record", s.SandboxID, err)
-		}
+		writing.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			changed, told, err := p.sweepOne(ctx, s, listed, slices.Contains(missing, s))
+			mu.Lock()
+			defer mu.Unlock()
+			result.count(s.SandboxID, &result.Corrected, changed, err)
+			if err == nil {
+				result.tell(told)
+			} else {
+				p.report("correcting a record", s.SandboxID, err)
+			}
+			return nil
+		})
 	}
 	for id, rec := range listed {
-		if _, ok := known[id]; !ok && p.store.Get(id) == nil && ctx.Err() == nil {
-			err := p.store.Adopt(ctx, rec)
-			result.count(id, &result.Adopted, true, err)
+		if _, ok := known[id]; ok {
+			continue
 		}
+		writing.Go(func() error {
+			if ctx.Err() != nil || p.store.Get(id) != nil {
+				return nil
+			}
+			err := p.store.Adopt(ctx, rec)
+			mu.Lock()
+			defer mu.Unlock()
+			result.count(id, &result.Adopted, true, err)
+			return nil
+		})
 	}
+	_ = writing.Wait() // what failed is counted
 }
+
+// sweepWriters is how many records a sweep writes at the same time: a store
+// syncs its log once for all that come together.
+const sweepWriters = 16
 
 func (r *Sweep) count(id string, n *int, changed bool, err error) {
 	switch {
