@@ -78,8 +78,11 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		caddyconfig.JSONModuleObject(gate, "handler", "sandman", nil),
 		caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil),
 	}}
-	subroute := caddyhttp.Subroute{Routes: caddyhttp.RouteList{route}}
-	return h.NewRoute(matchers, &subroute), nil
+	if matchers != nil {
+		route.MatcherSetsRaw = caddyhttp.RawMatcherSets{matchers}
+	}
+	// no subroute: Caddy would compile it anew for each request
+	return []httpcaddyfile.ConfigValue{{Class: "route", Value: route}}, nil
 }
 
 const (
