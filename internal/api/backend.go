@@ -144,12 +144,15 @@ type Actor interface {
 	// [ErrNotFound], and nothing is written.
 	Register(ctx context.Context, id, owner string) (sb Sandbox, created bool, err error)
 	// Create starts a sandbox at the host and registers it. Its owner is owner,
-	// or where that is "" the one that the metadata names. A nil Timeout of n
+	// or where that is "" the one that the metadata names; where it is set, the
+	// project that they name may be [ErrForeignProject]. A nil Timeout of n
 	// is chosen to outlast the idle timeout, a nil AutoPause means true.
 	Create(ctx context.Context, n e2b.NewSandbox, owner string) (Sandbox, error)
 	// Update changes settings. With ifMatch other than 0 it fails with
 	// session.ErrConflict unless that is the record's revision; with a
-	// [LimitError] where an idle timeout could not hold.
+	// [LimitError] where an idle timeout could not hold, and with
+	// [ErrForeignProject] where whom the patch is Bound to may not change the
+	// project so.
 	Update(ctx context.Context, id string, p Patch, ifMatch int64) (Sandbox, error)
 	// Used notes a use of this kind, now. It fails with [ErrNotRunning] where
 	// the sandbox does not run.
@@ -181,6 +184,8 @@ type Patch struct {
 	Project     Optional[string]           `json:"project,omitzero"`
 	// By says who asks, such as "token ops".
 	By string `json:"-"`
+	// Bound is the owner whom who asks is bound to, "": none.
+	Bound string `json:"-"`
 }
 
 // Names are those of the settings that the patch changes.

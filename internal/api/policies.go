@@ -23,6 +23,11 @@ type PolicyReader interface {
 	Policy(ctx context.Context, scope session.Scope, name string) (session.Policy, error)
 }
 
+// ErrForeignProject: who is bound to an owner may neither bring a sandbox under
+// the policy of a project in which that owner has none, and so come to know of
+// it, nor take one out from under a project's policy.
+var ErrForeignProject = errors.New("the project's policy is not this owner's to choose")
+
 // PolicyActor changes policies. What it changes holds at once.
 type PolicyActor interface {
 	// SetPolicy stores a policy. With a Revision other than 0 it fails with

@@ -118,6 +118,8 @@ func problemOf(err error) *Problem {
 		return p
 	case errors.Is(err, ErrNotRunning):
 		return newProblem(http.StatusConflict, "not-running", "The sandbox does not run, and this wakes none. Resume it first.")
+	case errors.Is(err, ErrForeignProject):
+		return newProblem(http.StatusForbidden, "forbidden", "The project has a policy. A token that is bound to an owner puts no sandbox into such a project unless its owner has one there, and takes none out. Ask an operator.")
 	case errors.Is(err, ErrTooManyHolds):
 		return newProblem(http.StatusConflict, "too-many-holds", "The sandbox has as many holds as it may have. End one first.")
 	case errors.Is(err, ErrTooManyAnswers):

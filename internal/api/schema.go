@@ -51,7 +51,7 @@ func (Patch) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 		s.Properties[name].MaxLength = &length
 	}
 	s.Properties["owner"].Description = "Whose sandbox it is."
-	s.Properties["project"].Description = "What it belongs to."
+	s.Properties["project"].Description = "What it belongs to. A token that is bound to an owner may not choose one with a policy unless that owner has a sandbox there, nor leave one with a policy."
 	return s
 }
 

@@ -102,7 +102,7 @@ func (s *server) update(ctx context.Context, who Token, in *updateInput) (*sandb
 	if err != nil {
 		return nil, err
 	}
-	in.Body.By = by(who)
+	in.Body.By, in.Body.Bound = by(who), who.Owner
 	sb, err := s.Actor.Update(ctx, in.ID, in.Body, revision)
 	if revision != 0 && errors.Is(err, session.ErrConflict) {
 		return nil, changed("The sandbox has changed since.")

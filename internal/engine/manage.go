@@ -121,6 +121,9 @@ func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (ap
 			n.Metadata = make(map[string]string)
 		}
 		n.Metadata[e.cfg.OwnerKey] = owner
+		if err := e.mayJoin(owner, n.Metadata[e.cfg.ProjectKey]); err != nil {
+			return api.Sandbox{}, err
+		}
 	}
 	if n.Timeout == nil {
 		seconds := int32(e.lifetime(n.Metadata) / time.Second)
@@ -163,6 +166,11 @@ func (e *Engine) adopt(ctx context.Context, host Host, sb e2b.Sandbox, template 
 // Update implements api.Actor.
 func (e *Engine) Update(ctx context.Context, id string, p api.Patch, ifMatch int64) (api.Sandbox, error) {
 	if err := e.configure(ctx, id, ifMatch, func(r *session.Record) error {
+		if p.Bound != "" && p.Project.Set {
+			if err := e.mayMove(p.Bound, r.Project, p.Project.Value); err != nil {
+				return err
+			}
+		}
 		set(&r.IdleTimeout, p.IdleTimeout)
 		set(&r.WakePolicy, p.WakePolicy)
 		set(&r.Owner, p.Owner)

@@ -143,6 +143,32 @@ func (e *Engine) DeletePolicy(ctx context.Context, scope session.Scope, name str
 	return explain(e.store.DeletePolicy(ctx, scope, name, ifMatch))
 }
 
+// mayMove refuses that who is bound to an owner moves a sandbox from one project
+// to another: out of one with a policy, which may have a limit, or into one as
+// mayJoin says.
+func (e *Engine) mayMove(owner, from, to string) error {
+	if from == to {
+		return nil
+	}
+	if _, ruled := e.view.Policies().Get(session.ScopeProject, from); ruled {
+		return api.ErrForeignProject
+	}
+	return e.mayJoin(owner, to)
+}
+
+// mayJoin refuses that who is bound to an owner brings a sandbox under the
+// policy of a project in which that owner has none, to the knowledge of all that
+// it says. Those that are gone count as long as they are remembered.
+func (e *Engine) mayJoin(owner, project string) error {
+	if _, ruled := e.view.Policies().Get(session.ScopeProject, project); !ruled {
+		return nil
+	}
+	if theirs, _ := e.view.List(store.Query{Owner: owner, Project: project, Limit: 1}); len(theirs) == 0 {
+		return api.ErrForeignProject
+	}
+	return nil
+}
+
 // within refuses an idle timeout that could not hold. 0 says nothing.
 func within(ru session.Rules, field string, d session.Duration) error {
 	shortest, longest, whose := ru.Bounds()
