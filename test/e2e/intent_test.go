@@ -30,7 +30,7 @@ func (s *sandman) asks(t *testing.T, id, method, path string, h headers) *http.R
 
 // with gives the sandbox's site options of its own.
 func with(lines ...string) *strings.Replacer {
-	return strings.NewReplacer("\t\tsandman_proxy\n", "\t\tsandman_proxy {\n"+strings.Join(lines, "\n")+"\n\t\t}\n")
+	return strings.NewReplacer("\tsandman_proxy\n", "\tsandman_proxy {\n"+strings.Join(lines, "\n")+"\n\t}\n")
 }
 
 var (
