@@ -51,6 +51,7 @@ func openDesk(t *testing.T, s *sandman, port int) *desk {
 		port = s.port
 	}
 	d := &desk{s: s, id: s.create(t), port: port}
+	s.configure(t, d.id, `{"idleTimeout":"10m"}`) // however long it takes to open
 	s.run(t, d.id, `mkdir -p work settings/User && printf 'first\n' >work/notes.txt &&
 		printf '{"workbench.startupEditor":"none","remote.autoForwardPorts":false}' >settings/User/settings.json &&
 		setsid node `+dir+`/out/node/entry.js --auth none --bind-addr $SANDBOX_IP:8080 --disable-telemetry \
@@ -60,6 +61,7 @@ func openDesk(t *testing.T, s *sandman, port int) *desk {
 	d.browser = startBrowser(t)
 	d.do(t, `await page.goto('http://8080-%s.localhost:%d/')`, d.id, port)
 	d.openFile(t)
+	s.configure(t, d.id, `{"idleTimeout":null}`)
 	return d
 }
 

@@ -15,6 +15,7 @@ func TestJupyter_kernelKeepsItsVariables(t *testing.T) {
 	t.Cleanup(func() { <-desks })
 	s := start(t, options{idle: 8 * time.Second})
 	d := &desk{s: s, id: s.create(t), port: s.port}
+	s.configure(t, d.id, `{"idleTimeout":"10m"}`) // however long it takes to open
 	s.run(t, d.id, `mkdir -p work && cd work && cat >nb.ipynb <<'END'
 {"cells": [{"cell_type": "code", "execution_count": null, "metadata": {}, "outputs": [], "source": []}],
  "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 2}
@@ -31,6 +32,7 @@ END
 		await page.keyboard.press('Shift+Enter')
 		await page.locator('.input_prompt', { hasText: '[1]' }).waitFor()
 		await page.keyboard.type('print(x + 1)')`, d.id, d.port)
+	s.configure(t, d.id, `{"idleTimeout":null}`)
 	d.screenshot(t, "open")
 	d.awaitSleep(t)
 	d.staysAsleep(t, 5*s.idle)
