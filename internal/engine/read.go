@@ -68,12 +68,16 @@ func (e *Engine) lastActivity(s *session.Snapshot) (time.Time, string) {
 	return at, kind
 }
 
-// awakeBecause says in words what keeps a running sandbox from its deadline.
+// awakeBecause says in words what keeps a running sandbox from its deadline, in
+// as few as a list has room for.
 func (e *Engine) awakeBecause(s *session.Snapshot) []string {
 	keepers := e.keepers(s)
 	because := make([]string, len(keepers))
 	for i, k := range keepers {
 		because[i] = k.Words
+		if k.Kind == api.KeptByHold {
+			because[i] = holdName(k.What, *k.Until)
+		}
 	}
 	return because
 }

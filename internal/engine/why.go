@@ -76,7 +76,7 @@ func (e *Engine) keepers(s *session.Snapshot) []api.Keeper {
 	for _, h := range s.Holds {
 		all = append(all, api.Keeper{
 			Kind: api.KeptByHold, Count: 1, What: h.Name, Reason: h.Reason, By: h.By, Until: &h.ExpiresAt,
-			Words: fmt.Sprintf("hold %q until %s", h.Name, h.ExpiresAt.Format(time.RFC3339)),
+			Words: holdWords(h),
 		})
 	}
 	if len(all) == 0 && s.Open() {
@@ -85,6 +85,22 @@ func (e *Engine) keepers(s *session.Snapshot) []api.Keeper {
 		})
 	}
 	return all
+}
+
+// holdWords say of a hold all that is known: its author, and what for.
+func holdWords(h session.Hold) string {
+	words := holdName(h.Name, h.ExpiresAt)
+	if h.By != "" {
+		words += ", by " + h.By
+	}
+	if reason := strings.TrimRight(h.Reason, ". "); reason != "" {
+		words += ": " + reason
+	}
+	return words
+}
+
+func holdName(name string, until time.Time) string {
+	return fmt.Sprintf("hold %q until %s", name, until.Format(time.RFC3339))
 }
 
 func (e *Engine) ownKeepers(id string) []api.Keeper {

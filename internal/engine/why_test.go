@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -148,4 +149,43 @@ func TestWhy_withTheStoreAway(t *testing.T) {
 	wantWords(t, why, "It runs since")
 	wantWords(t, why, "Its history can't be read now.")
 	n.close()
+}
+
+func TestWhy_holdsWithAuthorAndReason(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).start(nil)
+	id := n.create()
+	for _, o := range []api.HoldOptions{
+		{Name: "training", By: "token ops", Reason: "the nightly run, until it is done."},
+		{Name: "badge", By: "badge of " + id},
+		{Name: "old"}, // of a version that noted neither
+	} {
+		o.For = time.Hour
+		if _, err := n.Hold(t.Context(), id, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	why := n.why(id)
+	until := map[string]string{}
+	for _, k := range why.KeptAwakeBy {
+		if k.Kind == api.KeptByHold {
+			until[k.What] = k.Until.Format(time.RFC3339)
+		}
+	}
+	for name, rest := range map[string]string{
+		"training": ", by token ops: the nightly run, until it is done.",
+		"badge":    ", by badge of " + id + ".",
+		"old":      ".",
+	} {
+		if want := fmt.Sprintf("It is kept awake: hold %q until %s", name, until[name]) + rest; !slices.Contains(why.Words, want) {
+			t.Errorf("no sentence is %q in\n%s", want, strings.Join(why.Words, "\n"))
+		}
+	}
+	k := why.KeptAwakeBy[slices.IndexFunc(why.KeptAwakeBy, func(k api.Keeper) bool { return k.What == "training" })]
+	if k.By != "token ops" || k.Reason != "the nightly run, until it is done." {
+		t.Errorf("as values: %+v", k)
+	}
+	if sb, err := n.Get(t.Context(), id); err != nil || !slices.Contains(sb.AwakeBecause, fmt.Sprintf("hold %q until %s", "training", until["training"])) {
+		t.Errorf("in short: %q, %v", sb.AwakeBecause, err)
+	}
 }
