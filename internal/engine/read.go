@@ -48,12 +48,13 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 	if at, kind := e.lastActivity(s); !at.IsZero() {
 		sb.LastActivity, sb.ActivityKind = &at, kind
 	}
-	if at, ok := s.PauseAt(timeout); ok {
-		at = time.Now().Add(time.Until(at)).Round(0) // people read it by the wall clock, which may have been set
-		sb.PauseAt = &at
-	}
 	if s.State == session.Running {
 		sb.AwakeBecause = append(sb.AwakeBecause, e.awakeBecause(s)...)
+	}
+	// what is served here keeps it awake before the store says so
+	if at, ok := s.PauseAt(timeout); ok && len(sb.AwakeBecause) == 0 {
+		at = time.Now().Add(time.Until(at)).Round(0) // people read it by the wall clock, which may have been set
+		sb.PauseAt = &at
 	}
 	return sb
 }
