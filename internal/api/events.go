@@ -82,7 +82,7 @@ type eventsInput struct {
 	Owner   string `query:"owner" maxLength:"256" doc:"Only this owner's."`
 	Project string `query:"project" maxLength:"256" doc:"Only those of this project."`
 	Last    string `query:"lastEventID" maxLength:"32" doc:"The same as the header, for clients that can't send it."`
-	Header  string `header:"Last-Event-ID" maxLength:"32" doc:"The ID of the last event that was read: go on from there."`
+	Header  string `header:"Last-Event-ID" maxLength:"32" doc:"The ID of the last event that was read: go on from there. Each sandbox that has changed since comes once, as it is now; the steps between are in its history."`
 }
 
 func (s *server) addEvents() {

@@ -13,7 +13,7 @@ import (
 
 func (t tool) addWatch(parent *cobra.Command) {
 	cmd := t.add(parent, "watch [<id>] [flags]", "Follows what becomes of sandboxes, until Ctrl+C",
-		"Each change is a line; of one sandbox it is also told when its use begins and ends, and it is followed until it is gone. A lost connection is taken up again where it was lost. With --json there is a line for each sandbox as it is at the beginning, and one whenever it has changed: the sandbox as the API shows it, or {\"sandboxID\":\"…\"} alone when it is gone.",
+		"Each change is a line; of one sandbox it is also told when its use begins and ends, and it is followed until it is gone. A lost connection is taken up again, and each sandbox that has changed meanwhile is told of once, as it is by then: its history has the steps between. With --json there is a line for each sandbox as it is at the beginning, and one whenever it has changed: the sandbox as the API shows it, or {\"sandboxID\":\"…\"} alone when it is gone.",
 		`  sandman sandbox watch
   sandman sandbox watch i4iqeeqsdwjexhv2us927
   sandman sandbox watch --owner alice --json`,
