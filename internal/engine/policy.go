@@ -34,6 +34,7 @@ type defaults struct {
 func (e *Engine) SetDefaults(idle time.Duration, limits session.Limits) {
 	d := defaults{idle, limits}
 	if *e.defaults.Swap(&d) != d {
+		e.pauser.Reschedule()
 		e.watchers.touch()
 	}
 }

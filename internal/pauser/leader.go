@@ -76,6 +76,10 @@ func (l *leader) run(ctx context.Context) {
 			for _, id := range l.dirty.take() {
 				l.schedule(id, 0)
 			}
+		case <-l.again:
+			for _, s := range l.store.All() {
+				l.schedule(s.SandboxID, 0)
+			}
 		case w := <-l.done:
 			delete(l.atWork, w.id)
 			l.schedule(w.id, w.after)

@@ -417,9 +417,11 @@ func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
 		r := &rig{t: t, store: newMemory(), host: &host{state: session.Running, ends: time.Now().Add(1000 * time.Hour)}, retire: func() {}}
 		r.Pauser = pauser.New(r.store, r.host, pauser.Config{
 			Node: "n1", Logger: zap.NewNop(),
-			IdleTimeout: func(rec session.Record) time.Duration { return rec.Timeout(idle) },
-			InUse:       func(string) []string { return nil },
-			Ran:         r.note,
+			IdleTimeout: func(rec session.Record) time.Duration {
+				return session.Rules{IdleTimeout: idle}.Settings(rec).IdleTimeout
+			},
+			InUse: func(string) []string { return nil },
+			Ran:   r.note,
 		})
 		f(t, r)
 		r.retire()

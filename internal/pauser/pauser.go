@@ -123,14 +123,14 @@ var ErrGone = errors.New("the host knows no such sandbox")
 // Config is what a Pauser goes by. Zero values mean the defaults.
 type Config struct {
 	Node        string
-	IdleTimeout func(session.Record) time.Duration
-	CheckEvery  time.Duration // between two sweeps
-	Drain       time.Duration // how long a pause by hand waits for what is in flight
-	Cut         time.Duration // how long a forced one then waits for the proxies; longer than a lease, for one that has died
-	CallTimeout time.Duration // one pause call
-	CallWithin  time.Duration // from sending SLEEP to sending the pause call
-	KeepKilled  time.Duration // how long a KILLED record is kept
-	Grace       time.Duration // how long Wait lets pause calls go on
+	IdleTimeout func(session.Record) time.Duration // that holds for it, within all limits
+	CheckEvery  time.Duration                      // between two sweeps
+	Drain       time.Duration                      // how long a pause by hand waits for what is in flight
+	Cut         time.Duration                      // how long a forced one then waits for the proxies; longer than a lease, for one that has died
+	CallTimeout time.Duration                      // one pause call
+	CallWithin  time.Duration                      // from sending SLEEP to sending the pause call
+	KeepKilled  time.Duration                      // how long a KILLED record is kept
+	Grace       time.Duration                      // how long Wait lets pause calls go on
 	// InUse says in words what is in flight at this process, for the answer to
 	// a refused pause.
 	InUse func(id string) []string
@@ -181,6 +181,8 @@ type Pauser struct {
 	calls context.Context // ends when the grace after that is over
 	cut   context.CancelFunc
 
+	again chan struct{} // all deadlines are to be worked out anew
+
 	mu     sync.Mutex // guards the following fields
 	closed bool       // nothing is begun any more
 	ops    sync.WaitGroup
@@ -190,7 +192,7 @@ type Pauser struct {
 
 // New gives a Pauser.
 func New(store Store, host Host, cfg Config) *Pauser {
-	p := &Pauser{cfg: cfg.withDefaults(), store: store, host: host, hands: make(map[string]*hand)}
+	p := &Pauser{cfg: cfg.withDefaults(), store: store, host: host, again: make(chan struct{}, 1), hands: make(map[string]*hand)}
 	p.quit, p.stop = context.WithCancel(context.Background())
 	p.calls, p.cut = context.WithCancel(context.Background())
 	return p
@@ -209,6 +211,16 @@ func (p *Pauser) Wait() {
 	defer grace.Stop()
 	p.ops.Wait()
 	p.cut()
+}
+
+// Reschedule has the leader work all deadlines out anew. It must be called when
+// Config.IdleTimeout has begun to say another one for reasons that Store.Watch
+// does not tell of. It does not block.
+func (p *Pauser) Reschedule() {
+	select {
+	case p.again <- struct{}{}:
+	default: // to be done as it is
+	}
 }
 
 // ErrShuttingDown: nothing is begun any more. The same request succeeds at the

@@ -31,15 +31,6 @@ func (h Hold) Same(o Hold) bool {
 	return h.Name == o.Name && h.Reason == o.Reason && h.By == o.By && h.ExpiresAt.Equal(o.ExpiresAt)
 }
 
-// Timeout is the session's idle timeout, or byDefault where it has none of
-// its own.
-func (r Record) Timeout(byDefault time.Duration) time.Duration {
-	if r.IdleTimeout > 0 {
-		return time.Duration(r.IdleTimeout)
-	}
-	return byDefault
-}
-
 // Linger is how long presence outlives the last request, so that a page's next
 // request finds it in memory: a quarter of the idle timeout, at most 1 s.
 func Linger(idleTimeout time.Duration) time.Duration {

@@ -22,12 +22,12 @@ func TestPauseAt_isLastUseAndTimeoutUnlessSomethingKeepsItAwake(t *testing.T) {
 		s    session.Snapshot
 		want time.Time
 	}{
-		"default":            {base, at(600)},
-		"its own timeout":    {own, at(3)},
-		"a visit is open":    {open, time.Time{}},
-		"a proxy is present": {present, time.Time{}},
-		"held":               {held, time.Time{}},
-		"it does not run":    {paused, time.Time{}},
+		"what holds":                           {base, at(600)},
+		"its own is not asked, but what holds": {own, at(600)},
+		"a visit is open":                      {open, time.Time{}},
+		"a proxy is present":                   {present, time.Time{}},
+		"held":                                 {held, time.Time{}},
+		"it does not run":                      {paused, time.Time{}},
 	} {
 		got, ok := tt.s.PauseAt(10 * time.Minute)
 		if !got.Equal(tt.want) || ok != !tt.want.IsZero() {

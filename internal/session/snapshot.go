@@ -51,13 +51,14 @@ func (s *Snapshot) TrafficOf(node string) (t NodeTraffic, ok bool) {
 	return NodeTraffic{}, false
 }
 
-// PauseAt is when the session becomes idle, by this process's clock. ok is
-// false while something keeps it awake, or when it does not run.
-func (s *Snapshot) PauseAt(idleDefault time.Duration) (at time.Time, ok bool) {
+// PauseAt is when the session becomes idle, by this process's clock, under the
+// idle timeout that holds for it: Rules.Settings says which, never the record
+// alone. ok is false while something keeps it awake, or when it does not run.
+func (s *Snapshot) PauseAt(idle time.Duration) (at time.Time, ok bool) {
 	if s.State != Running || s.Open() || len(s.Holds) > 0 {
 		return time.Time{}, false
 	}
-	return s.LastActive.Add(s.Timeout(idleDefault)), true
+	return s.LastActive.Add(idle), true
 }
 
 // OpDeadline is when the op of a busy session may be settled by others, by
