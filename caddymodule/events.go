@@ -36,8 +36,11 @@ func newAnnouncer(logger *zap.Logger) *announcer {
 
 // changed must not block: it is called by the engine's watch.
 func (a *announcer) changed(from session.State, r session.Record) {
-	if eventNames[r.State] == "" || from == r.State || r.State == session.Running && from != session.Resuming {
+	switch {
+	case eventNames[r.State] == "", from == r.State:
 		return
+	case r.State == session.Running && from != session.Resuming, r.State == session.Paused && from == session.Resuming:
+		return // a pause or a resume that came to nothing
 	}
 	select {
 	case a.queue <- r:

@@ -165,7 +165,7 @@ func (w *watcher) show(raw []byte, now time.Time) error {
 		return err
 	}
 	before, seen := w.known[sb.SandboxID]
-	if seen && sb.Since.Before(before.Since) {
+	if seen && changedAt(&sb).Before(changedAt(&before)) {
 		return nil // told before what is known was listed
 	}
 	w.known[sb.SandboxID] = sb
@@ -180,13 +180,24 @@ func (w *watcher) show(raw []byte, now time.Time) error {
 	return nil
 }
 
+// changedAt is when it last changed. A resume that fails leaves it asleep since
+// it fell asleep.
+func changedAt(sb *sandbox) time.Time {
+	if sb.LastError != nil && sb.LastError.At.After(sb.Since) {
+		return sb.LastError.At
+	}
+	return sb.Since
+}
+
 // tell tells people of a change.
 func (w *watcher) tell(sb *sandbox, before sandbox, seen bool, now time.Time) {
-	switch changed := !seen || before.State != sb.State || !before.Since.Equal(sb.Since); {
+	changed := !seen || before.State != sb.State || !before.Since.Equal(sb.Since)
+	failed := seen && sb.LastError != nil && (before.LastError == nil || !before.LastError.At.Equal(sb.LastError.At))
+	switch {
+	case failed && (!changed || sb.LastError.At.After(sb.Since)):
+		w.line(sb.LastError.At, sb, w.colour.paint(red, "the "+clean(sb.LastError.Op)+" failed")+"  "+clean(sb.LastError.Message))
 	case changed:
 		w.line(sb.Since, sb, w.transition(before.State, sb))
-	case sb.LastError != nil && (before.LastError == nil || !before.LastError.At.Equal(sb.LastError.At)):
-		w.line(sb.LastError.At, sb, w.colour.paint(red, "the "+clean(sb.LastError.Op)+" failed")+"  "+clean(sb.LastError.Message))
 	case w.one != "" && sb.State == running && (before.PauseAt == nil) != (sb.PauseAt == nil):
 		w.line(now, sb, use(sb, now))
 	}

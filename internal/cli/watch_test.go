@@ -53,10 +53,12 @@ func TestWatch_tellsWhatChanges(t *testing.T) {
 			sandboxEvent(13, "ib", "PAUSED", "older than the list", -time.Hour, "")+
 			"event: gone\nid: 14\ndata: {\"sandboxID\":\"ic\"}\n\n"+
 			"event: reset\nid: 20\ndata: {}\n\n"+
-			sandboxEvent(21, "ia", "PAUSED", "idle for 10m0s", time.Second, `"lastError":{"at":"2026-11-24T12:00:05Z","op":"resume","message":"the host says: no\u001b[m"},`),
+			sandboxEvent(21, "ia", "PAUSED", "idle for 10m0s", time.Second, `"lastError":{"at":"2026-11-24T12:00:05Z","op":"resume","message":"the host says: no\u001b[m"},`)+
+			sandboxEvent(22, "ia", "RESUMING", "request: GET /", 6*time.Second, "")+
+			sandboxEvent(23, "ia", "PAUSED", "idle for 10m0s", time.Second, `"lastError":{"at":"2026-11-24T12:00:07Z","op":"resume","message":"no again"},`),
 	)
 	requireGolden(t, "watch", r.url, "sandbox", "watch")
-	if got := strings.Join(*resumed, " "); got != "? 9? 21?" {
+	if got := strings.Join(*resumed, " "); got != "? 9? 23?" {
 		t.Errorf("it was resumed at %s", got)
 	}
 }

@@ -50,6 +50,9 @@ type Transition struct {
 // Between gives the history line of the step from one record to the next.
 func Between(from, to Record, node string) Transition {
 	t := Transition{At: to.Since, From: from.State, To: to.State, Reason: to.Reason, Node: node}
+	if failed := resumeFailed(from, to); failed != nil { // of which the record tells in LastError
+		t.At, t.Reason = failed.At, failed.words()
+	}
 	for _, r := range []Record{from, to} {
 		if r.Op != nil {
 			t.Op = r.Op.ID

@@ -18,9 +18,11 @@ type Record struct {
 	Template  string            `json:"template,omitempty"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
 
-	State  State     `json:"state"`
-	Reason string    `json:"reason"` // why the last transition took place, in words
-	Since  time.Time `json:"since"`  // when it took place
+	State State `json:"state"`
+	// Reason and Since are why and when the last transition took place. A resume
+	// that fails is none here: they are the sleep's then, which goes on.
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 
 	IdleTimeout Duration `json:"idleTimeout,omitempty"` // 0: the configured default
 	WakePolicy  string   `json:"wakePolicy,omitempty"`  // "": the site's default
@@ -78,6 +80,14 @@ type Op struct {
 	Node      string    `json:"node"`
 	StartedAt time.Time `json:"startedAt"`
 	Deadline  time.Time `json:"deadline"`
+	Sleep     Sleep     `json:"sleep,omitzero"` // what a resume is to end: it goes on if that fails
+}
+
+// Sleep is why a sandbox sleeps, and since when; Since is zero where it was not
+// known to sleep yet.
+type Sleep struct {
+	Since  time.Time `json:"since,omitzero"`
+	Reason string    `json:"reason"`
 }
 
 // OpError is how the last op failed. No op of this kind is begun before

@@ -1,6 +1,9 @@
 package session
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Sleep begins a pause: RUNNING to PAUSING. The op's phase is PhaseCalling
 // for the leader's own verdict and PhaseDraining for a pause by hand.
@@ -25,7 +28,16 @@ func (r Record) Advance(phase Phase) (Record, error) {
 
 // Wake begins a resume: to RESUMING, from PAUSED, from RUNNING (the host has
 // answered "paused" to a request), or from a busy state whose owner is gone.
+// It remembers the sleep that it is to end.
 func (r Record) Wake(op Op, reason string, now time.Time) (Record, error) {
+	switch {
+	case r.State == Paused:
+		op.Sleep = Sleep{Since: r.Since, Reason: r.Reason}
+	case r.State == Pausing:
+		op.Sleep = Sleep{Reason: r.Reason}
+	case r.State == Resuming && r.Op != nil:
+		op.Sleep = r.Op.Sleep
+	}
 	return r.move(Resuming, &op, reason, now)
 }
 
@@ -66,26 +78,54 @@ func (r Record) Settle(to State, reason string, now time.Time) (Record, error) {
 	return r.move(to, nil, reason, now)
 }
 
+// foundAsleep is the reason of a sleep that only its host knows the reason of.
+const foundAsleep = "found paused at its host"
+
 // Fail ends an op that did not succeed: a pause leaves the session RUNNING, a
-// resume leaves it PAUSED, with LastError and the time of the next attempt.
+// resume leaves it in the sleep that it was in, with LastError and the time of
+// the next attempt.
 func (r Record) Fail(message string, retryAfter time.Duration, now time.Time) (Record, error) {
 	if r.Op == nil {
 		return r, checkFollows(r.State, r.State)
 	}
 	failed := OpError{At: now, Op: r.Op.Kind, Message: message, RetryAt: now.Add(retryAfter), Failures: r.Failures(r.Op.Kind) + 1}
-	back, reason := Running, "pause failed: "+message
-	if r.Op.Kind == OpResume {
-		back, reason = Paused, "resume failed: "+message
-	}
-	next, err := r.move(back, nil, reason, now)
+	next, err := r.failed(failed)
 	if err != nil {
 		return r, err
 	}
-	if back == Paused { // it never ran: neither a pause nor a new PausedAt
-		next.Totals.Pauses, next.PausedAt = r.Totals.Pauses, r.PausedAt
-	}
 	next.LastError = &failed
 	return next, nil
+}
+
+func (r Record) failed(e OpError) (Record, error) {
+	if e.Op == OpPause {
+		return r.move(Running, nil, e.words(), e.At)
+	}
+	sleep := r.Op.Sleep
+	next, err := r.move(Paused, nil, cmp.Or(sleep.Reason, foundAsleep), e.At)
+	if err != nil || sleep.Since.IsZero() {
+		return next, err
+	}
+	// it never ran: neither a pause nor a new PausedAt; but the time of the resume
+	// is counted, so what is to be counted begins later than the sleep did
+	next.Totals.Pauses, next.PausedAt = r.Totals.Pauses, r.PausedAt
+	next.CountedTo = next.countedFrom()
+	next.Since = sleep.Since
+	return next, nil
+}
+
+// words tell of the error as a history does.
+func (e OpError) words() string { return string(e.Op) + " failed: " + e.Message }
+
+// resumeFailed gives the failure of a resume that the step from one record to
+// the next is; nil where it is none.
+func resumeFailed(from, to Record) *OpError {
+	e := to.LastError
+	if from.State != Resuming || to.State != Paused || e == nil || e.Op != OpResume ||
+		e.Failures == from.Failures(OpResume) {
+		return nil
+	}
+	return e
 }
 
 // Failures counts how often ops of this kind have failed in a row.

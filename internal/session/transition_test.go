@@ -164,6 +164,56 @@ func TestFail_leavesTheStateBeforeAndCounts(t *testing.T) {
 	}
 }
 
+func TestFail_aResumeLeavesTheSleepAsItWas(t *testing.T) {
+	t.Parallel()
+	slept := in(t, session.Paused)
+	r := slept
+	for i := range 3 {
+		resuming, err := r.Wake(op(session.OpResume), "request: GET /", at(30+10*i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 { // somebody takes it over whose owner is gone
+			if resuming, err = resuming.Wake(op(session.OpResume), "request: GET /b", at(31+10*i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err = resuming.Fail("no capacity", time.Second, at(32+10*i)); err != nil {
+			t.Fatal(err)
+		}
+		if !r.Since.Equal(slept.Since) || r.Reason != slept.Reason {
+			t.Fatalf("it sleeps since %s because of %q, want %s and %q", r.Since, r.Reason, slept.Since, slept.Reason)
+		}
+		line := session.Between(resuming, r, "n1")
+		if !line.At.Equal(at(32+10*i)) || line.Reason != "resume failed: no capacity" || line.To != session.Paused {
+			t.Errorf("the history says %+v", line)
+		}
+	}
+	r, err := r.Settle(session.Running, "", at(60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 10 s running, 10 s pausing, and 3 times 2 s resuming; 10 s, 8 s, 8 s, 8 s asleep
+	want := session.Totals{RunningMs: 26_000, PausedMs: 34_000, Pauses: 1, Wakes: 1}
+	if r.Totals != want {
+		t.Errorf("totals %+v, want %+v", r.Totals, want)
+	}
+}
+
+func TestFail_ofWhatWasNotKnownToSleepIsAPause(t *testing.T) {
+	t.Parallel()
+	for state, reason := range map[session.State]string{session.Running: "found paused at its host", session.Pausing: "idle"} {
+		resuming, err := in(t, state).Wake(op(session.OpResume), "request: GET /", at(30))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := resuming.Fail("no capacity", time.Second, at(32))
+		if err != nil || r.Reason != reason || !r.Since.Equal(at(32)) || !r.PausedAt.Equal(at(32)) || r.Totals.Pauses != 1 {
+			t.Errorf("from %s: %q since %s, paused at %s, %d pauses, %v", state, r.Reason, r.Since, r.PausedAt, r.Totals.Pauses, err)
+		}
+	}
+}
+
 func TestFail_aPauseLeavesItRunning(t *testing.T) {
 	t.Parallel()
 	r, err := in(t, session.Pausing).Fail("500", time.Second, at(11))

@@ -174,7 +174,7 @@ func (h *ledger) step(clock time.Time) {
 			h.got[d.Owner] = u
 		}
 	}
-	if next.Owner != h.r.Owner || next.Since != h.r.Since { // else it is a setting, which counts nothing
+	if next.Owner != h.r.Owner || next.State != h.r.State || next.Since != h.r.Since { // else it is a setting, which counts nothing
 		h.spend(clock)
 		if counted := session.UsageBetween(h.r, next, hostTimeout); fmt.Sprint(told) != fmt.Sprint(counted) {
 			h.t.Errorf("told %+v, and then counted %+v", told, counted)
@@ -216,7 +216,7 @@ func (h *ledger) spend(clock time.Time) {
 func (h *ledger) next(clock time.Time) session.Record {
 	next := h.r
 	var err error
-	switch h.rnd.IntN(5) {
+	switch h.rnd.IntN(6) {
 	case 0:
 		next.Owner = fmt.Sprint(h.rnd.IntN(3))
 		return next.Counted(h.r, clock)
@@ -227,6 +227,8 @@ func (h *ledger) next(clock time.Time) session.Record {
 		next, err = h.r.Sleep(op(session.OpPause), "", clock)
 	case 3:
 		next, err = h.r.Wake(op(session.OpResume), "", clock)
+	case 4:
+		next, err = h.r.Fail("", time.Second, clock)
 	default:
 		to := []session.State{session.Running, session.Paused, session.Killed}[h.rnd.IntN(3)]
 		next, err = h.r.Settle(to, "", clock)
