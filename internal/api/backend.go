@@ -22,6 +22,9 @@ type Sandbox struct {
 	ActivityKind    string         `json:"activityKind"`
 	PauseAt         *time.Time     `json:"pauseAt"`      // nil: something keeps it awake, or it does not run
 	AwakeBecause    []string       `json:"awakeBecause"` // in words, empty where nothing does
+	// StoreAway says that the session store is out of reach: nothing is paused,
+	// and this is how it stood when it was last heard of.
+	StoreAway bool `json:"storeAway,omitempty"`
 
 	Holds       []session.Hold `json:"holds"` // that keep it awake
 	OpenStreams OpenStreams    `json:"openStreams"`

@@ -97,6 +97,7 @@ func sandboxDocs() map[string]string {
 		"activityKind":   "What the last sign of use was, such as request or websocket.",
 		"pauseAt":        "When it will be paused if nobody uses it; null while something keeps it awake, and while it does not run.",
 		"awakeBecause":   "What keeps it awake, in words.",
+		"storeAway":      "true while the session store is out of reach: nothing is paused then, and this is how it stood when it was last heard of. Absent otherwise.",
 		"holds":          "The holds that keep it awake.",
 		"openStreams":    "How many long connections are open, through all proxies.",
 	}

@@ -25,6 +25,7 @@ type Why struct {
 	State     session.State `json:"state" doc:"Where the sandbox stands."`
 	Since     time.Time     `json:"since" doc:"When the last transition took place."`
 	Reason    string        `json:"reason" doc:"Why it took place."`
+	StoreAway bool          `json:"storeAway,omitempty" doc:"The session store is out of reach: nothing is paused, and this is how it stood when it was last heard of."`
 
 	KeptAwakeBy []Keeper   `json:"keptAwakeBy" nullable:"false" doc:"What keeps it awake now. Empty where nothing does, or where it does not run."`
 	PauseAt     *time.Time `json:"pauseAt" doc:"When it will be paused if nobody uses it; null while something keeps it awake, and while it does not run."`
@@ -35,12 +36,12 @@ type Why struct {
 	LastError *session.OpError    `json:"lastError,omitempty" doc:"How the last pause or resume failed, until one succeeds."`
 
 	Streams StreamCounts `json:"streams" doc:"The long connections that are open through all proxies."`
-	Parked  int          `json:"parked" doc:"How many were open at the last pause: their pages come again by themselves."`
+	Parked  int          `json:"parked" doc:"How many were open at the last pause: their pages reconnect by themselves."`
 	// ReconnectWakes is of today, in UTC.
 	ReconnectWakes int `json:"reconnectWakes" doc:"How often such pages have woken it today (UTC)."`
 
 	Refused []Refused `json:"refused" nullable:"false" doc:"The last requests that did not wake it, the newest first, of each proxy."`
-	Repeats []Repeat  `json:"repeats" nullable:"false" doc:"What counts as use and comes at one period, as no person sends it."`
+	Repeats []Repeat  `json:"repeats" nullable:"false" doc:"What counts as use and comes like clockwork, as no person sends it."`
 }
 
 // The kinds of keepers.
@@ -49,11 +50,12 @@ const (
 	KeptByStream  = "stream"  // has carried something that counts within the idle timeout
 	KeptByProxy   = "proxy"   // another one that does not tell what it serves, or one that vanished
 	KeptByHold    = "hold"
+	KeptByStore   = "store" // is out of reach: nothing is paused
 )
 
 // Keeper is something that keeps a sandbox awake.
 type Keeper struct {
-	Kind   string     `json:"kind" enum:"request,stream,proxy,hold" doc:"What it is."`
+	Kind   string     `json:"kind" enum:"request,stream,proxy,hold,store" doc:"What it is. store: the session store is out of reach, and nothing is paused until it is back."`
 	Words  string     `json:"words" doc:"The same in words."`
 	Node   string     `json:"node,omitempty" doc:"The proxy that it goes through."`
 	Count  int        `json:"count" doc:"How many of them there are."`

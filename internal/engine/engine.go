@@ -113,6 +113,7 @@ type Engine struct {
 	watchers *watchers
 
 	leading  atomic.Bool
+	toldAway atomic.Bool // somebody was told that the store is away
 	defaults atomic.Pointer[defaults]
 
 	client    *store.Client
@@ -148,7 +149,7 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	e.store = store.New(client, store.Config{Prefix: cfg.Prefix, LeaseTTL: cfg.LeaseTTL, HostTimeout: cfg.HostTimeout, Logger: cfg.Logger.Named("store")})
 	e.view = e.store.View()
 	e.streams = newStreams(e.State)
-	e.watchers = newWatchers(e.view, e.get, e.show)
+	e.watchers = newWatchers(e.view, e.get, e.show, e.standstill)
 	e.settle = settlePeriod{view: e.view, span: cfg.LeaseTTL + 2*time.Second, node: e.store.Node(), alone: cfg.Exclusive}
 	e.hosts = hosts{list: cfg.Hosts, ownerKey: cfg.OwnerKey, projectKey: cfg.ProjectKey, health: newHealth(cfg.Logger), former: e.hostOf}
 	e.visits = activity.New(visitStore{e}, activity.Config{
@@ -214,6 +215,7 @@ func (e *Engine) run(leading context.Context) {
 	var visiting, storing, probing sync.WaitGroup
 	probing.Go(func() { e.hosts.probe(e.ending, e.cfg.CheckEvery) })
 	probing.Go(func() { e.tellContact(e.ending) })
+	probing.Go(func() { e.tellReaders(e.ending) })
 	storing.Go(func() { _ = e.store.Run(base) })
 	storing.Go(func() { e.keepRuns(base) })
 	visiting.Go(func() { e.visits.Run(visits) })

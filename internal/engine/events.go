@@ -30,6 +30,9 @@ const (
 	maxWatchers = 10_000
 	// maxOfOne bounds those of one sandbox: its badge's token is read by many.
 	maxOfOne = 500
+	// beforeAll is a revision that is older than every list: nobody can go on
+	// from there.
+	beforeAll = 0
 )
 
 // watchers are all who are told of changes, as the watch of the store brings
@@ -44,6 +47,8 @@ type watchers struct {
 	view *store.View
 	get  func(id string) *session.Snapshot
 	show func(*session.Snapshot) api.Sandbox
+	// standstill says why the store's changes do not come; "": they do.
+	standstill func() string
 
 	mu      sync.Mutex // guards the following fields
 	count   int
@@ -60,8 +65,13 @@ type departure struct {
 	id, owner, project string
 }
 
-func newWatchers(view *store.View, get func(string) *session.Snapshot, show func(*session.Snapshot) api.Sandbox) *watchers {
-	return &watchers{view: view, get: get, show: show, some: map[*watcher]struct{}{}, one: map[string]map[*watcher]struct{}{}}
+func newWatchers(
+	view *store.View, get func(string) *session.Snapshot, show func(*session.Snapshot) api.Sandbox, standstill func() string,
+) *watchers {
+	return &watchers{
+		view: view, get: get, show: show, standstill: standstill,
+		some: map[*watcher]struct{}{}, one: map[string]map[*watcher]struct{}{},
+	}
 }
 
 // Watch implements api.Reader.
@@ -107,14 +117,15 @@ func (ws *watchers) unsyncedLeave(d departure) {
 	ws.left = append(ws.left, d)
 }
 
-// touch tells everybody of everything: a setting of all has changed, which no
-// record shows.
+// touch tells everybody of everything: a setting of all has changed, or contact
+// with the store was lost or made, which no record shows. Whoever breaks off
+// before all of it was told is to list anew, at this process or another one.
 func (ws *watchers) touch() {
-	at := ws.view.Revision()
+	const at = beforeAll
 	all, _ := ws.view.List(store.Query{})
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	ws.touched = max(ws.touched, at)
+	ws.touched = max(ws.touched, ws.view.Revision())
 	for _, s := range all {
 		for w := range ws.one[s.SandboxID] {
 			if w.matches(s) {
@@ -129,12 +140,22 @@ func (ws *watchers) touch() {
 	}
 }
 
+// told is the revision up to which readers were told of everything: another
+// process can go on from there. While the store is away it could not, as it may
+// tell another tale of what did not change.
+func (ws *watchers) told() int64 {
+	if ws.standstill() != "" {
+		return beforeAll
+	}
+	return ws.view.Told()
+}
+
 // add lets a reader in. It is among those that are told before it looks at what
 // has changed already: what comes between is told twice, and not never.
 func (ws *watchers) add(f api.EventFilter, after int64, resumed bool) (*watcher, error) {
 	at := ws.view.Told()
 	w := &watcher{
-		all: ws, filter: f, at: at, wake: make(chan struct{}, 1),
+		all: ws, filter: f, at: ws.told(), wake: make(chan struct{}, 1),
 		pending: map[string]debt{}, toldAt: map[string]time.Time{},
 	}
 	ws.mu.Lock()
@@ -291,7 +312,7 @@ func (w *watcher) Next(ctx context.Context) ([]api.Event, error) {
 	}
 	for {
 		w.taken = time.Now()
-		batch, wait := w.take(w.all.view.Told(), w.taken)
+		batch, wait := w.take(w.all.told(), w.taken)
 		if len(batch) > 0 {
 			return batch, nil
 		}
@@ -342,7 +363,7 @@ func (w *watcher) take(told int64, now time.Time) ([]api.Event, time.Duration) {
 	events := make([]api.Event, len(due))
 	for i := len(due) - 1; i >= 0; i-- { // what comes later is not told yet
 		events[i] = w.render(due[i].id)
-		events[i].ID = min(due[i].last, told, held-1)
+		events[i].ID = max(beforeAll, min(due[i].last, told, held-1))
 		held = min(held, due[i].first)
 	}
 	return events, next

@@ -171,7 +171,7 @@ func TestPolicy_limits(t *testing.T) {
 		t.Errorf("what was set before goes by %s from %s", sb.IdleTimeout, sb.IdleTimeoutFrom)
 	}
 	why := n.why(id)
-	wantWords(t, why, "It is paused 30m0s after its last use: set for this sandbox by token ann at ", "would be 45m0s, which is beyond the limit of its owner.")
+	wantWords(t, why, "It is paused 30m after its last use: 45m, set for this sandbox by token ann at ", ", is beyond the limit of its owner.")
 	if s := why.Settings[0]; s.Asked != "45m0s" || s.Limit != api.SetByOwner {
 		t.Errorf("%+v", s)
 	}

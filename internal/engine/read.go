@@ -48,6 +48,10 @@ func (e *Engine) show(s *session.Snapshot) api.Sandbox {
 	if at, kind := e.lastActivity(s); !at.IsZero() {
 		sb.LastActivity, sb.ActivityKind = &at, kind
 	}
+	if e.standstill() != "" {
+		sb.StoreAway = true
+		e.toldAway.Store(true)
+	}
 	if s.State == session.Running {
 		sb.AwakeBecause = append(sb.AwakeBecause, e.awakeBecause(s)...)
 	}
@@ -124,7 +128,7 @@ func (e *Engine) History(ctx context.Context, id string, q api.HistoryQuery) ([]
 	}
 	lines, err := e.store.History(ctx, id, store.HistoryQuery(q))
 	if err != nil {
-		return nil, &api.UnavailableError{Reason: err.Error()}
+		return nil, e.unread(err)
 	}
 	out := make([]api.HistoryLine, len(lines))
 	for i, l := range lines {
@@ -172,7 +176,7 @@ func (e *Engine) storeTrouble(ctx context.Context, contact bool) string {
 	case e.view.Full():
 		return store.ErrNoSpace.Error() + "; nothing is paused until it takes writes again"
 	}
-	trouble := "the session store can't be reached: nothing is paused until it is back"
+	trouble := storeAway
 	if why := e.noContact(ctx); why != nil {
 		trouble += ": " + why.Error()
 	}

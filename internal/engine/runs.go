@@ -5,7 +5,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/session"
 )
 
@@ -51,7 +50,7 @@ func (e *Engine) keepRun(ctx context.Context, r session.Run) {
 func (e *Engine) LeaderRuns(ctx context.Context) ([]session.Run, error) {
 	all, err := e.store.Runs(ctx)
 	if err != nil {
-		return nil, &api.UnavailableError{Reason: err.Error()}
+		return nil, e.unread(err)
 	}
 	return all, nil
 }

@@ -17,12 +17,12 @@ func idleSetting(s session.Settings) api.Setting {
 	said := saidBy(s.IdleSource, s.IdleMark)
 	set := marked(api.Setting{
 		Name: "idleTimeout", Value: session.Duration(s.IdleTimeout).String(), Source: string(s.IdleSource),
-		Words: fmt.Sprintf("It is paused %s after its last use (%s).", s.IdleTimeout, said),
+		Words: fmt.Sprintf("It is paused %s after its last use (%s).", session.Span(s.IdleTimeout), said),
 	}, s.IdleMark)
 	if s.IdleLimit != "" {
 		set.Asked, set.Limit = session.Duration(s.IdleAsked).String(), string(s.IdleLimit)
-		set.Words = fmt.Sprintf("It is paused %s after its last use: %s would be %s, which is beyond %s.",
-			s.IdleTimeout, said, s.IdleAsked, limitOf(s.IdleLimit))
+		set.Words = fmt.Sprintf("It is paused %s after its last use: %s, %s, is beyond %s.",
+			session.Span(s.IdleTimeout), session.Span(s.IdleAsked), said, limitOf(s.IdleLimit))
 	}
 	return set
 }
@@ -31,16 +31,16 @@ func wakeSetting(s session.Settings) api.Setting {
 	if s.WakePolicy == "" {
 		return api.Setting{
 			Name: "wakePolicy", Source: api.SetBySite,
-			Words: "What may wake it is for each site to say; where it does not: requests of people and programs (intent).",
+			Words: "Each site decides which requests wake it; by default those from people and programs (intent).",
 		}
 	}
 	who := map[wake.Rule]string{
 		wake.WakeAny:    "Any request wakes it",
-		wake.WakeIntent: "Requests of people and programs wake it",
+		wake.WakeIntent: "Requests from people and programs wake it",
 		wake.WakeManual: "It is woken by hand only",
 	}[wake.Rule(s.WakePolicy)]
 	if who == "" {
-		who = "What wakes it is for each site to say: this version knows no such policy"
+		who = "Each site decides which requests wake it: this version knows no such policy"
 	}
 	return marked(api.Setting{
 		Name: "wakePolicy", Value: s.WakePolicy, Source: string(s.WakeSource),

@@ -17,7 +17,7 @@ func (e *Engine) Usage(ctx context.Context, from, to session.Day) ([]api.Used, e
 	}
 	used, err := e.store.Usage(ctx, from, to, time.Now())
 	if err != nil {
-		return nil, &api.UnavailableError{Reason: err.Error()}
+		return nil, e.unread(err)
 	}
 	out := make([]api.Used, len(used))
 	for i, u := range used {

@@ -50,7 +50,7 @@ func (e *Engine) Why(ctx context.Context, id string) (api.Why, error) {
 	}
 	now, sb, told := time.Now(), e.show(s), e.traffic(s)
 	w := api.Why{
-		SandboxID: id, State: s.State, Since: s.Since, Reason: s.Reason, PauseAt: sb.PauseAt, LastError: s.LastError,
+		SandboxID: id, StoreAway: sb.StoreAway, State: s.State, Since: s.Since, Reason: s.Reason, PauseAt: sb.PauseAt, LastError: s.LastError,
 		KeptAwakeBy: []api.Keeper{}, Settings: settings(e.rules(s.Record).Settings(s.Record)), Streams: countStreams(told),
 		Parked: s.Parked, ReconnectWakes: s.ReconnectsOn(now), Refused: refused(told), Repeats: repeats(told),
 	}
@@ -65,9 +65,14 @@ func (e *Engine) Why(ctx context.Context, id string) (api.Why, error) {
 	return w, nil
 }
 
-// keepers are what keeps a running sandbox from its deadline.
+// keepers are what keeps a running sandbox from its deadline. Without the store
+// nobody pauses it, whatever else is known.
 func (e *Engine) keepers(s *session.Snapshot) []api.Keeper {
-	all := e.ownKeepers(s.SandboxID)
+	var all []api.Keeper
+	if why := e.standstill(); why != "" {
+		all = append(all, api.Keeper{Kind: api.KeptByStore, Count: 1, Words: why})
+	}
+	all = append(all, e.ownKeepers(s.SandboxID)...)
 	for _, p := range s.Presence {
 		if p.Node != e.store.Node() {
 			all = append(all, keeperAt(s, p.Node))
@@ -91,7 +96,7 @@ func (e *Engine) keepers(s *session.Snapshot) []api.Keeper {
 func holdWords(h session.Hold) string {
 	words := holdName(h.Name, h.ExpiresAt)
 	if h.By != "" {
-		words += ", by " + h.By
+		words += ", set by " + h.By
 	}
 	if reason := strings.TrimRight(h.Reason, ". "); reason != "" {
 		words += ": " + reason
@@ -100,7 +105,7 @@ func holdWords(h session.Hold) string {
 }
 
 func holdName(name string, until time.Time) string {
-	return fmt.Sprintf("hold %q until %s", name, until.Format(time.RFC3339))
+	return fmt.Sprintf("hold %q until %s", name, clock(until))
 }
 
 func (e *Engine) ownKeepers(id string) []api.Keeper {
@@ -120,9 +125,12 @@ func (e *Engine) ownKeepers(id string) []api.Keeper {
 	return all
 }
 
+// inUse begins what is said of use that is not known more closely.
+const inUse = "in use"
+
 // keeperAt is what is known of the use through another proxy.
 func keeperAt(s *session.Snapshot, node string) api.Keeper {
-	k := api.Keeper{Kind: api.KeptByProxy, Count: 1, Node: node, Words: "in use through proxy " + node}
+	k := api.Keeper{Kind: api.KeptByProxy, Count: 1, Node: node, Words: inUse + " through proxy " + node}
 	if s.Activity.Node == node {
 		k.What = s.Activity.Kind
 	}
@@ -166,28 +174,28 @@ const (
 	ReasonStillOpen = "still-open"
 )
 
-const changeToAny = "Set its wakePolicy, or the site's wake, to any: then every request wakes it."
+const changeToAny = "To let every request wake it, set its wakePolicy, or the site's wake, to any."
 
 // codes says what a refusal means, and what would change it.
 var codes = map[string]struct{ because, change string }{
 	wake.CodeManual: {
-		"it is only woken by hand", "Resume it by hand, or set its wakePolicy, or the site's wake, to intent.",
+		"it is woken by hand only", "Resume it by hand, or set its wakePolicy, or the site's wake, to intent.",
 	},
 	wake.CodeBudget: {
-		"pages that were open when it was paused have woken it as often as they may in a day",
-		"Opening the page anew wakes it. Raise the site's reconnect_wakes to let open pages wake it more often.",
+		"pages that were left open have woken it as often today as they may",
+		"Open the page again to wake it. To let open pages wake it more often, raise the site's reconnect_wakes.",
 	},
 	ReasonNoise: {
-		"no person sends it, as a rule or a preset says", "Take the rule or the preset out of the site's configuration.",
+		"a rule or a preset says that no person sends it", "If people do send it, remove the rule or the preset from the site's configuration.",
 	},
 	ReasonStillOpen: {
-		"a stream of the same page is still open, and wakes it with its next message", "Nothing needs to change: use the page.",
+		"the same page has a stream open, whose next message wakes it", "Nothing needs to change: use the page.",
 	},
-	"prefetch":      {"a browser loads it in case that somebody wants it", changeToAny},
+	"prefetch":      {"a browser loads it in advance, in case somebody wants it", changeToAny},
 	"favicon":       {"a browser loads a page's icon by itself", changeToAny},
-	"cross-site":    {"another site's page shows it", changeToAny},
+	"cross-site":    {"another site's page embeds it", changeToAny},
 	"bot":           {"a crawler or a monitor sent it", changeToAny},
-	"worker-script": {"a browser looks for a new version of a service worker by itself", changeToAny},
+	"worker-script": {"a browser checks by itself for a new version of a service worker", changeToAny},
 }
 
 // refused are the refusals of all proxies, the newest first.
@@ -203,9 +211,13 @@ func refused(told []api.NodeTraffic) []api.Refused {
 			if r.Asker != "" {
 				what += " (" + r.Asker + ")"
 			}
+			when := "at "
+			if r.Count > 1 {
+				when = times(r.Count) + ", last at "
+			}
 			all = append(all, api.Refused{
 				Node: t.Node, Refusal: r, Change: code.change,
-				Words: fmt.Sprintf("%s did not wake it, %s, last at %s: %s.", what, times(r.Count), clock(r.At), code.because),
+				Words: fmt.Sprintf("%s did not wake it (%s%s): %s.", what, when, clock(r.At), code.because),
 			})
 		}
 	}
@@ -221,9 +233,9 @@ func repeats(told []api.NodeTraffic) []api.Repeat {
 			if r.Path != "" {
 				what += " at " + r.Path
 			}
-			words := fmt.Sprintf("The %s comes every %s, %s so far, as no person sends it, and counts as use.", what, r.Every, times(r.Count))
+			words := fmt.Sprintf("The %s comes every %s, %s so far, like clockwork, and counts as use.", what, session.Span(time.Duration(r.Every)), times(r.Count))
 			if r.Rule != "" {
-				words += " If nobody sends it, add this rule: " + r.Rule
+				words += " If no person sends it, add this rule to the site's noise: " + r.Rule
 			}
 			all = append(all, api.Repeat{Node: t.Node, Repeat: r, Words: words})
 		}

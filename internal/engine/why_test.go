@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,9 +45,9 @@ func TestWhy_awake(t *testing.T) {
 	if len(why.KeptAwakeBy) != 0 || why.LastPause != nil || why.LastWake != nil || why.State != session.Running {
 		t.Errorf("a sandbox that nobody uses: %+v", why)
 	}
-	wantWords(t, why, "It runs since", "created")
-	wantWords(t, why, "Nothing keeps it awake: it will be paused in ", ", at ")
-	wantWords(t, why, "1h0m0s after its last use", "set for this sandbox")
+	wantWords(t, why, "It has been running for ", ", since ", " UTC. Created.")
+	wantWords(t, why, "Nothing keeps it awake: it will be paused in ", ", at ", " UTC. It has not been used since it was first seen, ")
+	wantWords(t, why, "It is paused 1h after its last use (set for this sandbox")
 	if s := why.Settings[0]; s.Name != "idleTimeout" || s.Value != "1h0m0s" || s.Source != api.SetHere {
 		t.Errorf("the idle timeout is %+v", s)
 	}
@@ -61,7 +62,7 @@ func TestWhy_awake(t *testing.T) {
 	if k := why.KeptAwakeBy[0]; k.Kind != api.KeptByRequest || k.Count != 2 || k.Node != a.Node() || k.What != "request" {
 		t.Errorf("kept awake by %+v, want 2 requests through %s", k, a.Node())
 	}
-	wantWords(t, why, "It is kept awake: 2 requests through this proxy.")
+	wantWords(t, why, "It is kept awake by 2 requests through this proxy.")
 
 	b.eventually("the other proxy knows of it", func() bool { return len(b.why(id).KeptAwakeBy) == 1 })
 	why = b.why(id)
@@ -89,10 +90,16 @@ func TestWhy_asleep(t *testing.T) {
 	if why.Streams != (api.StreamCounts{Parked: 2}) || why.Parked != 2 || why.PauseAt != nil || len(why.KeptAwakeBy) != 0 {
 		t.Errorf("streams %+v, %d at the pause, kept awake by %v until %v", why.Streams, why.Parked, why.KeptAwakeBy, why.PauseAt)
 	}
-	wantWords(t, why, "It sleeps since", "idle for 3s")
-	wantWords(t, why, "It was woken last at", "request: GET /")
-	wantWords(t, why, "2 streams open: 2 parked")
-	wantWords(t, why, "The next request that may wakes it.")
+	wantWords(t, why, "It has been asleep for ", ", since ", " UTC. Idle for 3s.")
+	wantWords(t, why, "It was last woken at", " UTC: request: GET /.")
+	for _, words := range why.Words { // what it says first it does not say again
+		if strings.HasPrefix(words, "It was last paused") {
+			t.Errorf("also %q", words)
+		}
+	}
+	wantWords(t, why, "Open now: 2 streams (2 waiting until it runs).")
+	wantWords(t, why, "2 streams were open when it was last paused; their pages reconnect by themselves.")
+	wantWords(t, why, "The next request from a person or a program wakes it, unless its site says otherwise.")
 
 	policy := api.Patch{WakePolicy: api.Optional[string]{Set: true, Value: "manual"}}
 	if _, err := n.Update(t.Context(), id, policy, 0); err != nil {
@@ -121,7 +128,7 @@ func TestWhy_refusalsAndRepeatsSayWhatWouldChangeThem(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, r := range why.Refused {
-		if r.Node != n.Node() || r.Change == "" || !strings.Contains(r.Words, "GET /"+r.Reason+" (somebody) did not wake it, once") {
+		if r.Node != n.Node() || r.Change == "" || !strings.Contains(r.Words, "GET /"+r.Reason+" (somebody) did not wake it (at ") {
 			t.Errorf("%+v", r)
 		}
 		seen[r.Change] = true
@@ -130,7 +137,7 @@ func TestWhy_refusalsAndRepeatsSayWhatWouldChangeThem(t *testing.T) {
 		t.Errorf("%d kinds of advice, want 5: %v", len(seen), seen)
 	}
 	wantWords(t, why, "reconnect_wakes")
-	wantWords(t, why, `message "ping" at /ws comes every 5s, 40 times`, `add this rule: payload "ping"`)
+	wantWords(t, why, `message "ping" at /ws comes every 5s, 40 times`, `add this rule to the site's noise: payload "ping"`)
 }
 
 // Why is asked when something is wrong.
@@ -146,9 +153,41 @@ func TestWhy_withTheStoreAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	why := n.why(id)
-	wantWords(t, why, "It runs since")
+	wantWords(t, why, "It has been running for ")
 	wantWords(t, why, "Its history can't be read now.")
+	n.wantStandstill(id)
 	n.close()
+}
+
+// wantStandstill fails where a sandbox looks as if it would be paused, though
+// the store is away.
+func (n *node) wantStandstill(id string) {
+	t := n.w.t
+	t.Helper()
+	const away = "the session store can't be reached: nothing is paused until it is back"
+	told := n.watch(api.EventFilter{Sandbox: id}).until("the store is away", func(e api.Event) bool { return e.Sandbox.StoreAway })
+	if told.ID != 0 || told.Sandbox.PauseAt != nil {
+		t.Errorf("an event to go on from at %d tells of a pause at %v, want one that nobody goes on from, and no pause", told.ID, told.Sandbox.PauseAt)
+	}
+	sb, err := n.Get(t.Context(), id)
+	if err != nil || sb.PauseAt != nil || !slices.Contains(sb.AwakeBecause, away) {
+		t.Errorf("paused at %v, awake because %q, %v", sb.PauseAt, sb.AwakeBecause, err)
+	}
+	why := n.why(id)
+	if why.PauseAt != nil || !why.StoreAway || len(why.KeptAwakeBy) == 0 || why.KeptAwakeBy[0].Kind != api.KeptByStore || why.KeptAwakeBy[0].Words != away {
+		t.Errorf("paused at %v, kept awake by %+v", why.PauseAt, why.KeptAwakeBy)
+	}
+	wantWords(t, why, "The session store can't be reached: nothing is paused until it is back.")
+	for name, read := range map[string]func() error{
+		"history": func() error { _, err := n.History(t.Context(), id, api.HistoryQuery{Limit: 1}); return err },
+		"runs":    func() error { _, err := n.LeaderRuns(t.Context()); return err },
+		"usage":   func() error { _, err := n.Usage(t.Context(), "2026-01-01", "2026-01-02"); return err },
+	} {
+		var unavailable *api.UnavailableError
+		if err := read(); !errors.As(err, &unavailable) || unavailable.Reason != away {
+			t.Errorf("reading the %s: %v", name, err)
+		}
+	}
 }
 
 func TestWhy_holdsWithAuthorAndReason(t *testing.T) {
@@ -169,15 +208,15 @@ func TestWhy_holdsWithAuthorAndReason(t *testing.T) {
 	until := map[string]string{}
 	for _, k := range why.KeptAwakeBy {
 		if k.Kind == api.KeptByHold {
-			until[k.What] = k.Until.Format(time.RFC3339)
+			until[k.What] = k.Until.UTC().Format("2006-01-02 15:04:05 UTC")
 		}
 	}
 	for name, rest := range map[string]string{
-		"training": ", by token ops: the nightly run, until it is done.",
-		"badge":    ", by badge of " + id + ".",
+		"training": ", set by token ops: the nightly run, until it is done.",
+		"badge":    ", set by badge of " + id + ".",
 		"old":      ".",
 	} {
-		if want := fmt.Sprintf("It is kept awake: hold %q until %s", name, until[name]) + rest; !slices.Contains(why.Words, want) {
+		if want := fmt.Sprintf("It is kept awake by the hold %q until %s", name, until[name]) + rest; !slices.Contains(why.Words, want) {
 			t.Errorf("no sentence is %q in\n%s", want, strings.Join(why.Words, "\n"))
 		}
 	}

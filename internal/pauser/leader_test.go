@@ -33,7 +33,7 @@ func TestLead_pausesAtTheDeadlineAndNotBefore(t *testing.T) {
 				if late := calls[0].Sub(left.Add(timeout)); late < 0 || late > 100*time.Millisecond {
 					t.Errorf("paused %s after the deadline, want within 100ms and never before", late)
 				}
-				if why := r.store.Get(id).Reason; why != "idle for "+timeout.String() {
+				if why := r.store.Get(id).Reason; why != "idle for "+session.Span(timeout) {
 					t.Errorf("the reason is %q, want it to tell the idle timeout", why)
 				}
 			})

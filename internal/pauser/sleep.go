@@ -31,7 +31,7 @@ func (p *Pauser) newOp(phase session.Phase, span time.Duration, now time.Time) s
 func (l *leader) sleep(ctx context.Context, s *session.Snapshot, idle time.Duration, epoch uint64) (session.State, error) {
 	sent := time.Now()
 	op := l.newOp(session.PhaseCalling, l.cfg.CallWithin+l.cfg.CallTimeout+opMargin, sent)
-	next, err := s.Sleep(op, "idle for "+idle.String(), sent)
+	next, err := s.Sleep(op, "idle for "+session.Span(idle), sent)
 	if err != nil {
 		return "", err
 	}
