@@ -143,7 +143,11 @@ func (d *docReader) env() map[string]string {
 func (d *docReader) start(t *testing.T, b docBlock) {
 	t.Helper()
 	d.s = startProcess(t, d.dir, d.env(), "bash", "-c", "set -e\n"+withExec(d.here(b.text)))
+	demo := strings.Contains(b.text, "SANDMAN_DEMO=1")
 	d.s.await(t, func() bool {
+		if demo && !demoLink.MatchString(d.s.log.String()) {
+			return false // a reader goes on when the link is there
+		}
 		ask := exec.CommandContext(t.Context(), sandmanBinary, "status")
 		ask.Dir, ask.Env = d.dir, append(os.Environ(), "SANDMAN_PORT="+strconv.Itoa(d.port))
 		return ask.Run() == nil
