@@ -72,7 +72,8 @@ func (r Record) Settle(to State, reason string, now time.Time) (Record, error) {
 	if to.Busy() || to == r.State {
 		return r, checkFollows(Killed, Pausing)
 	}
-	if kind := kindOf(to); r.Op != nil && r.Op.Kind == kind && r.Failures(kind) > 0 {
+	// a pause that succeeds shows that it ran: what became of resumes before is over, too
+	if kind := kindOf(to); r.Op != nil && r.Op.Kind == kind && (kind == OpPause || r.Failures(kind) > 0) {
 		r.LastError = nil
 	}
 	return r.move(to, nil, reason, now)
@@ -94,6 +95,17 @@ func (r Record) Fail(message string, retryAfter time.Duration, now time.Time) (R
 		return r, err
 	}
 	next.LastError = &failed
+	return next, nil
+}
+
+// FailGone ends a resume because the host knows no such sandbox: KILLED. It counts
+// as a failure like others where the sandbox is found after all.
+func (r Record) FailGone(message string, retryAfter time.Duration, now time.Time) (Record, error) {
+	next, err := r.Settle(Killed, message, now)
+	if err != nil {
+		return r, err
+	}
+	next.LastError = &OpError{At: now, Op: OpResume, Message: message, RetryAt: now.Add(retryAfter), Failures: r.Failures(OpResume) + 1}
 	return next, nil
 }
 

@@ -214,6 +214,31 @@ func TestFail_ofWhatWasNotKnownToSleepIsAPause(t *testing.T) {
 	}
 }
 
+func TestFailGone_countsOnWhereItIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	r := in(t, session.Paused)
+	for i := range 3 {
+		var err error
+		if r, err = r.Wake(op(session.OpResume), "request: GET /", at(30)); err == nil {
+			r, err = r.FailGone("gone", time.Second<<i, at(31))
+		}
+		if err != nil || r.State != session.Killed || r.Failures(session.OpResume) != i+1 || !r.LastError.RetryAt.Equal(at(31+1<<i)) {
+			t.Fatalf("%s with %+v, %v; want KILLED and failure %d", r.State, r.LastError, err, i+1)
+		}
+		to := []session.State{session.Running, session.Paused, session.Running}[i]
+		if r, err = r.Settle(to, "known at the host again", at(32)); err != nil || r.Failures(session.OpResume) != i+1 {
+			t.Fatalf("found again: %+v, %v; want the failures kept", r.LastError, err)
+		}
+	}
+	r, err := sleep(r)
+	if err == nil {
+		r, err = r.Settle(session.Paused, "idle", at(50))
+	}
+	if err != nil || r.LastError != nil {
+		t.Errorf("a pause that succeeded leaves the error of a resume before its run: %+v, %v", r.LastError, err)
+	}
+}
+
 func TestFail_aPauseLeavesItRunning(t *testing.T) {
 	t.Parallel()
 	r, err := in(t, session.Pausing).Fail("500", time.Second, at(11))

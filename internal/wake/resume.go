@@ -85,7 +85,7 @@ func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error
 		case failed == nil:
 			return r.Settle(session.Running, cause.Reason, now)
 		case errors.Is(failed, ErrGone):
-			return r.Settle(session.Killed, "gone at the host: 404", now)
+			return r.FailGone("gone at the host: 404", backoff(r.Failures(session.OpResume)), now)
 		case errors.Is(failed, errUncalled):
 			return r.Fail(failed.Error(), storeRetry, now)
 		default:

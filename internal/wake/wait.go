@@ -81,7 +81,7 @@ func (w *wait) checkHold(s *session.Snapshot) error {
 	return w.notYet(s)
 }
 
-func (w *wait) notYet(s *session.Snapshot) error {
+func (w *wait) notYet(s *session.Snapshot) *NotYetError {
 	e := &NotYetError{RetryAfter: time.Second, Cause: w.lastErr}
 	if s != nil {
 		e.State = s.State
@@ -155,12 +155,12 @@ func (w *wait) awaitFor(s *session.Snapshot, d time.Duration) error {
 // wake resumes the sandbox, or joins the wake that is under way here, unless
 // the last failure is too fresh.
 func (w *wait) wake(s *session.Snapshot) (bool, error) {
-	if rest := backingOff(s); rest > 0 {
+	if rest, until := w.rest(s); rest > 0 {
 		if err := w.may(s); err != nil {
 			return false, err
 		}
-		if time.Now().Add(rest).After(w.deadline) {
-			return false, w.notYet(s)
+		if time.Now().Add(rest).After(until) {
+			return false, w.notYet(s).after(rest)
 		}
 		return false, w.awaitFor(s, rest)
 	}
@@ -186,10 +186,31 @@ func (w *wait) wake(s *session.Snapshot) (bool, error) {
 	return w.wakeDirectly(s)
 }
 
+// rest tells how long no wake is to be begun, and until when the caller waits
+// for one.
+func (w *wait) rest(s *session.Snapshot) (rest time.Duration, until time.Time) {
+	rest, until = backingOff(s), w.deadline
+	if w.cause.Suspect == 0 || w.cause.Suspect != s.Revision {
+		return rest, until
+	}
+	doubted, lasts := w.doubts.note(s)
+	if doubted > 0 {
+		w.lastErr = errContradicts
+	}
+	// this wait may be one of many that its request has been through
+	return max(rest, doubted), w.deadline.Add(-lasts)
+}
+
 // wakeDirectly is for a store that is away: the session is known, so the host
 // alone must do.
 func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
-	err := w.begin("direct ", s, func(ctx context.Context) error { return w.connect(ctx, s.Record, w.cause) })
+	err := w.begin("direct ", s, func(ctx context.Context) error {
+		err := w.connect(ctx, s.Record, w.cause)
+		if err == nil {
+			w.doubts.woken(w.id)
+		}
+		return err
+	})
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		return false, refused.to(w)
 	}
@@ -210,7 +231,7 @@ func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
 // span is believed of what another node wrote: its clock may be wrong. A record
 // that somebody else has made must not keep it from waking for ever.
 func backingOff(s *session.Snapshot) time.Duration {
-	if s.State != session.Paused || s.LastError == nil || s.LastError.Op != session.OpResume {
+	if s.State != session.Paused && s.State != session.Running || s.LastError == nil || s.LastError.Op != session.OpResume {
 		return 0
 	}
 	return time.Until(s.Seen.Add(min(maxBackoff, s.LastError.RetryAt.Sub(s.LastError.At))))

@@ -111,13 +111,22 @@ func (e *NotYetError) Error() string {
 
 func (e *NotYetError) Unwrap() error { return e.Cause }
 
+// after gives e with a RetryAfter of at least d.
+func (e *NotYetError) after(d time.Duration) *NotYetError {
+	e.RetryAfter = max(e.RetryAfter, d)
+	return e
+}
+
 // Cause is why somebody wants the sandbox to run.
 type Cause struct {
 	Reason  string        // for the history, such as "request: GET /"
 	Kind    string        // of the activity that it is, such as "request"
 	Hold    time.Duration // how long to wait once no pause is under way; 0: the default
 	Timeout time.Duration // how long the host shall let it run at least; 0: from the idle timeout
-	Suspect int64         // revision of a RUNNING record under which the host has said "paused"
+	// Suspect is the revision of a RUNNING record under which the host has said
+	// "paused" to the caller's request. However often it says so again, the request
+	// is held for no longer than Hold.
+	Suspect int64
 
 	// Reconnect says that it is a page's own reconnect: the wake that it begins
 	// is counted in the record's ReconnectWakes.
@@ -167,6 +176,7 @@ type Waker struct {
 	flight   singleflight.Group // one wake, and one question to the hosts, per sandbox
 	unknown  *cache.Cache       // IDs that no host knows
 	breakers breakers
+	doubts   doubts
 
 	base context.Context // of all that is detached from its callers
 	stop context.CancelFunc
@@ -182,6 +192,7 @@ func New(store Store, host Host, cfg Config) *Waker {
 	w := &Waker{
 		cfg: cfg, store: store, host: host,
 		unknown: cache.New(cfg.UnknownFor, 0), // no janitor: see forget
+		doubts:  newDoubts(),
 	}
 	w.base, w.stop = context.WithCancel(context.Background())
 	return w
