@@ -41,9 +41,15 @@ type Transport struct {
 	ReplayBuffer int64 `json:"replay_buffer,omitempty"`
 
 	// What Caddy's own HTTP transport would be configured with. Network, TLS
-	// and upstream addresses come from the host.
+	// and upstream addresses come from the host. Of idle connections it keeps
+	// 256 to an address by default (Caddy itself: 32), because one address may
+	// stand for all the sandboxes of a host.
 	HTTP *reverseproxy.HTTPTransport `json:"http,omitempty"`
 }
+
+// defaultIdleConns is how many idle connections to one address are kept: with
+// fewer, more visitors than that at a time would have most of theirs dialed anew.
+const defaultIdleConns = 256
 
 // CaddyModule returns the Caddy module information.
 func (Transport) CaddyModule() caddy.ModuleInfo {
@@ -87,6 +93,12 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	}
 	if t.HTTP == nil {
 		t.HTTP = new(reverseproxy.HTTPTransport)
+	}
+	if t.HTTP.KeepAlive == nil {
+		t.HTTP.KeepAlive = new(reverseproxy.KeepAlive)
+	}
+	if t.HTTP.KeepAlive.MaxIdleConnsPerHost == 0 {
+		t.HTTP.KeepAlive.MaxIdleConnsPerHost = defaultIdleConns
 	}
 	if err := t.HTTP.Provision(ctx); err != nil {
 		return err

@@ -31,7 +31,7 @@ func runWebSocket(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	id, bare, base, err := r.besideBare(ctx)
+	id, bare, base, err := r.besideBare(ctx, 0)
 	if err != nil {
 		return err
 	}

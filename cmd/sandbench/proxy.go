@@ -25,6 +25,7 @@ func runProxy(ctx context.Context, args []string) error {
 	rounds := flags.Int("rounds", 10, "rounds of each")
 	span := flags.Duration("span", 3*time.Second, "length of a round")
 	connections := flags.Int("connections", 64, "kept connections")
+	idle := flags.Int("bare-idle-connections", 0, "idle connections that bare Caddy keeps to the upstream; 0: its default, 32 (Sandman's is 256)")
 	_ = flags.Parse(args) // exits on error
 
 	r, err := newRig(ctx, "SANDMAN_HOST=local")
@@ -32,7 +33,7 @@ func runProxy(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	id, bare, base, err := r.besideBare(ctx)
+	id, bare, base, err := r.besideBare(ctx, *idle)
 	if err != nil {
 		return err
 	}
@@ -52,8 +53,9 @@ func runProxy(ctx context.Context, args []string) error {
 }
 
 // besideBare makes a sandbox, and starts Caddy's bare reverse_proxy to its app at
-// base. The process is the caller's to end.
-func (r *rig) besideBare(ctx context.Context) (id string, bare *exec.Cmd, base string, err error) {
+// base, which keeps so many idle connections to it; 0: Caddy's default. The process
+// is the caller's to end.
+func (r *rig) besideBare(ctx context.Context, idleConns int) (id string, bare *exec.Cmd, base string, err error) {
 	if id, err = r.sandbox(ctx); err != nil {
 		return "", nil, "", err
 	}
@@ -61,7 +63,7 @@ func (r *rig) besideBare(ctx context.Context) (id string, bare *exec.Cmd, base s
 	if err != nil {
 		return "", nil, "", err
 	}
-	bare, base, err = r.bareCaddy(ctx, s.Address)
+	bare, base, err = r.bareCaddy(ctx, s.Address, idleConns)
 	return id, bare, base, err
 }
 
@@ -69,12 +71,16 @@ func (r *rig) besideBare(ctx context.Context) (id string, bare *exec.Cmd, base s
 const plainPath = "/plain"
 
 // bareCaddy starts the same binary with nothing but a reverse_proxy.
-func (r *rig) bareCaddy(ctx context.Context, upstream string) (*exec.Cmd, string, error) {
+func (r *rig) bareCaddy(ctx context.Context, upstream string, idleConns int) (*exec.Cmd, string, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, "", err
 	}
-	config := fmt.Sprintf("{\n\tadmin off\n}\nhttp://:%d {\n\tbind 127.0.0.1\n\treverse_proxy %s {\n\t\tflush_interval -1\n\t}\n}\n", port, upstream)
+	options := "flush_interval -1\n"
+	if idleConns > 0 {
+		options += fmt.Sprintf("\t\ttransport http {\n\t\t\tkeepalive_idle_conns_per_host %d\n\t\t}\n", idleConns)
+	}
+	config := fmt.Sprintf("{\n\tadmin off\n}\nhttp://:%d {\n\tbind 127.0.0.1\n\treverse_proxy %s {\n\t\t%s\t}\n}\n", port, upstream, options)
 	file := filepath.Join(r.dir, "bare.Caddyfile")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, "", err
