@@ -163,6 +163,11 @@ func (s pauseStore) Remove(ctx context.Context, snap *session.Snapshot) error {
 	return s.store.Remove(ctx, snap.SandboxID, snap.Revision)
 }
 
+func (s pauseStore) InReach() bool {
+	_, ok := s.view.Contact()
+	return ok
+}
+
 func (s pauseStore) SettledAt() (time.Time, uint64) { return s.settle.now() }
 
 // term is pauser.Term.

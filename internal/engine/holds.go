@@ -29,7 +29,16 @@ func (e *Engine) Used(ctx context.Context, id, kind string) error {
 
 // Hold implements api.Actor. It visits the sandbox, so that no pause of the
 // leader's comes between the wake and the hold.
-func (e *Engine) Hold(ctx context.Context, id string, o api.HoldOptions) (session.Hold, error) {
+func (e *Engine) Hold(ctx context.Context, id string, o api.HoldOptions) (h session.Hold, err error) {
+	err = e.inReach(ctx, func(ctx context.Context) error {
+		var err error
+		h, err = e.hold(ctx, id, o)
+		return err
+	})
+	return h, err
+}
+
+func (e *Engine) hold(ctx context.Context, id string, o api.HoldOptions) (session.Hold, error) {
 	if err := e.know(ctx, id); err != nil {
 		return session.Hold{}, err
 	}
@@ -64,6 +73,10 @@ func tooMany(holds []session.Hold, name string) bool {
 
 // EndHold implements api.Actor.
 func (e *Engine) EndHold(ctx context.Context, id, name string) error {
+	return e.inReach(ctx, func(ctx context.Context) error { return e.endHold(ctx, id, name) })
+}
+
+func (e *Engine) endHold(ctx context.Context, id, name string) error {
 	if err := e.loaded(ctx); err != nil {
 		return err
 	}

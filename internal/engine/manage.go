@@ -16,15 +16,19 @@ import (
 )
 
 // Pause implements api.Actor.
-func (e *Engine) Pause(ctx context.Context, id string, o api.PauseOptions) (api.Sandbox, bool, error) {
-	if err := e.know(ctx, id); err != nil {
-		return api.Sandbox{}, false, err
-	}
-	changed, err := e.pauser.Pause(ctx, id, pauser.Options{By: o.By, Force: o.Force})
+func (e *Engine) Pause(ctx context.Context, id string, o api.PauseOptions) (sb api.Sandbox, changed bool, err error) {
+	err = e.inReach(ctx, func(ctx context.Context) error {
+		if err := e.know(ctx, id); err != nil {
+			return err
+		}
+		var err error
+		changed, err = e.pauser.Pause(ctx, id, pauser.Options{By: o.By, Force: o.Force})
+		return explain(err)
+	})
 	if err != nil {
-		return api.Sandbox{}, changed, explain(err)
+		return api.Sandbox{}, changed, err
 	}
-	sb, err := e.Get(ctx, id)
+	sb, err = e.Get(ctx, id)
 	return sb, changed, err
 }
 
@@ -58,7 +62,7 @@ func (e *Engine) know(ctx context.Context, id string) error {
 	if s := e.get(id); s != nil && s.State != session.Killed {
 		return nil
 	}
-	return explain(e.waker.Adopt(ctx, id))
+	return e.inReach(ctx, func(ctx context.Context) error { return explain(e.waker.Adopt(ctx, id)) })
 }
 
 // Register implements api.Actor.
@@ -133,6 +137,9 @@ func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (ap
 		yes := true
 		n.AutoPause = &yes
 	}
+	if err := e.untilInReach(ctx); err != nil {
+		return api.Sandbox{}, err // nobody would know of what was made
+	}
 	host := e.cfg.Hosts[0]
 	made, err := host.API().Create(ctx, n)
 	if err != nil {
@@ -156,11 +163,13 @@ func (e *Engine) adopt(ctx context.Context, host Host, sb e2b.Sandbox, template 
 	rec := session.New(sb.SandboxID, host.Name(), session.Running, "created", time.Now())
 	rec.Template = template
 	rec = rec.WithMetadata(metadata, e.cfg.OwnerKey, e.cfg.ProjectKey)
-	if _, err := e.store.Adopt(ctx, rec); err != nil && !errors.Is(err, session.ErrConflict) {
-		return fmt.Errorf("storing the record of sandbox %q: %w", sb.SandboxID, err)
-	}
-	_, err := e.view.Until(ctx, sb.SandboxID, func(s *session.Snapshot) bool { return s != nil })
-	return err
+	return e.inReach(ctx, func(ctx context.Context) error {
+		if _, err := e.store.Adopt(ctx, rec); err != nil && !errors.Is(err, session.ErrConflict) {
+			return fmt.Errorf("storing the record of sandbox %q: %w", sb.SandboxID, err)
+		}
+		_, err := e.view.Until(ctx, sb.SandboxID, func(s *session.Snapshot) bool { return s != nil })
+		return err
+	})
 }
 
 // Update implements api.Actor.
@@ -193,6 +202,10 @@ func set[T any](field *T, o api.Optional[T]) {
 // changed meanwhile. Whoever demanded a revision gets the conflict, and an error
 // of change leaves all as it is.
 func (e *Engine) configure(ctx context.Context, id string, ifMatch int64, change func(*session.Record) error) error {
+	return e.inReach(ctx, func(ctx context.Context) error { return e.reconfigure(ctx, id, ifMatch, change) })
+}
+
+func (e *Engine) reconfigure(ctx context.Context, id string, ifMatch int64, change func(*session.Record) error) error {
 	if err := e.loaded(ctx); err != nil {
 		return err
 	}
@@ -255,6 +268,10 @@ func (e *Engine) Killed(ctx context.Context, id string) error {
 
 // killed writes KILLED over whatever the record says, until it lands.
 func (e *Engine) killed(ctx context.Context, id, why string) error {
+	return e.inReach(ctx, func(ctx context.Context) error { return e.noteKilled(ctx, id, why) })
+}
+
+func (e *Engine) noteKilled(ctx context.Context, id, why string) error {
 	if err := e.loaded(ctx); err != nil {
 		return err
 	}
@@ -292,8 +309,8 @@ func explain(err error) error {
 		return api.ErrNotFound
 	case errors.As(err, &notYet):
 		return &api.UnavailableError{Reason: err.Error(), RetryAfter: notYet.RetryAfter}
-	case errors.Is(err, store.ErrNoLease), errors.Is(err, store.ErrNoSpace), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, wake.ErrShuttingDown), errors.Is(err, pauser.ErrShuttingDown):
+	case errors.Is(err, store.ErrNoLease), errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrAway), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, wake.ErrShuttingDown), errors.Is(err, pauser.ErrShuttingDown), errors.Is(err, pauser.ErrAway):
 		return &api.UnavailableError{Reason: err.Error(), RetryAfter: time.Second}
 	}
 	return err

@@ -121,7 +121,7 @@ func (e *Engine) Policy(ctx context.Context, scope session.Scope, name string) (
 }
 
 // SetPolicy implements api.Actor.
-func (e *Engine) SetPolicy(ctx context.Context, scope session.Scope, name string, p session.Policy) (session.Policy, error) {
+func (e *Engine) SetPolicy(ctx context.Context, scope session.Scope, name string, p session.Policy) (stored session.Policy, err error) {
 	if err := e.loaded(ctx); err != nil {
 		return session.Policy{}, err
 	}
@@ -132,8 +132,12 @@ func (e *Engine) SetPolicy(ctx context.Context, scope session.Scope, name string
 		}
 	}
 	p.UpdatedAt = time.Now().UTC()
-	stored, err := e.store.PutPolicy(ctx, scope, name, p)
-	return stored, explain(err)
+	err = e.inReach(ctx, func(ctx context.Context) error {
+		var err error
+		stored, err = e.store.PutPolicy(ctx, scope, name, p)
+		return explain(err)
+	})
+	return stored, err
 }
 
 // DeletePolicy implements api.Actor.
@@ -141,7 +145,7 @@ func (e *Engine) DeletePolicy(ctx context.Context, scope session.Scope, name str
 	if _, err := e.Policy(ctx, scope, name); err != nil {
 		return err
 	}
-	return explain(e.store.DeletePolicy(ctx, scope, name, ifMatch))
+	return e.inReach(ctx, func(ctx context.Context) error { return explain(e.store.DeletePolicy(ctx, scope, name, ifMatch)) })
 }
 
 // mayMove refuses that who is bound to an owner moves a sandbox from one project

@@ -40,9 +40,10 @@ type hand struct {
 //	draining → cutting → calling after Config.Drain where it is forced: what is
 //	                             in flight is ended
 //
-// changed is false if it slept before. The pause goes on if ctx ends. The
-// error is an *InUseError where something is in flight and it is not forced,
-// and ErrGone where the sandbox is no more.
+// changed is false if it slept before. A pause that has begun goes on if ctx
+// ends. The error is an *InUseError where something is in flight and it is not
+// forced, ErrGone where the sandbox is no more, and ErrAway where none could
+// begin.
 func (p *Pauser) Pause(ctx context.Context, id string, o Options) (changed bool, err error) {
 	for {
 		s := p.store.Get(id)
@@ -53,7 +54,9 @@ func (p *Pauser) Pause(ctx context.Context, id string, o Options) (changed bool,
 			return changed, nil
 		case s.State == session.Running:
 			changed = true
-			err = p.join(ctx, s, o)
+			if err = p.untilSettled(ctx); err == nil {
+				err = p.join(ctx, s, o)
+			}
 		case s.State == session.Pausing && p.raise(id, o):
 			changed = true
 			err = p.join(ctx, s, o)
@@ -143,11 +146,11 @@ func (p *Pauser) forced(h *hand) bool {
 }
 
 func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, o Options) error {
-	epoch, err := p.untilSettled(ctx)
-	if err != nil {
-		return err
-	}
 	now := time.Now()
+	settled, epoch := p.store.SettledAt()
+	if settled.After(now) {
+		return session.ErrConflict // contact was just lost: whoever asked waits again, or has left
+	}
 	reason := "paused by hand: " + o.By
 	next, err := s.Sleep(p.newOp(session.PhaseDraining, p.cfg.Drain+p.cfg.Cut+p.cfg.CallWithin+p.cfg.CallTimeout+opMargin, now), reason, now)
 	if err != nil {
@@ -168,22 +171,39 @@ func (p *Pauser) pauseByHand(ctx context.Context, s *session.Snapshot, h *hand, 
 	return err
 }
 
-// untilSettled waits for the end of the settle period, and gives the epoch of
-// the contact with the store.
-func (p *Pauser) untilSettled(ctx context.Context) (epoch uint64, err error) {
+// ErrAway: there is no contact with the store, without which nothing is paused.
+var ErrAway = errors.New("the session store can't be reached: nothing is paused until it is back")
+
+// awayFor is how long a pause by hand waits for contact with the store.
+const awayFor = 4 * time.Second
+
+// untilSettled waits for the end of the settle period. The error is ErrAway
+// where it could not even begin for awayFor.
+func (p *Pauser) untilSettled(ctx context.Context) error {
 	ctx, cancel := with(ctx, p.quit)
 	defer cancel()
+	var lost time.Time
 	for {
-		at, epoch := p.store.SettledAt()
+		at, _ := p.store.SettledAt()
 		wait := time.Until(at)
-		if wait <= 0 {
-			return epoch, nil
+		switch inReach := p.store.InReach(); {
+		case inReach && wait <= 0:
+			return nil
+		case inReach:
+			lost = time.Time{}
+		case lost.IsZero():
+			lost = time.Now()
+		case time.Since(lost) >= awayFor:
+			return ErrAway
 		}
-		if err := pause(ctx, min(wait, time.Second)); err != nil {
-			return 0, err
+		if err := pause(ctx, min(max(wait, settleLook), time.Second)); err != nil {
+			return err
 		}
 	}
 }
+
+// settleLook is how soon it is looked again whether there is contact.
+const settleLook = 100 * time.Millisecond
 
 // drain leads a pause by hand from draining to calling.
 type drain struct {

@@ -19,6 +19,8 @@ import (
 const (
 	id   = "sb1"
 	idle = 10 * time.Second
+	// settle is the settle period after a loss of contact.
+	settle = 12 * time.Second
 )
 
 var (
@@ -36,6 +38,7 @@ type memory struct {
 	epoch     uint64
 	settledAt time.Time
 	abandoned bool
+	away      bool             // there is no contact
 	invalid   bool             // ops may not call the host
 	fail      map[string]error // calls that fail without effect
 	lost      map[string]bool  // calls whose Txn lands once, with its answer lost
@@ -253,10 +256,20 @@ func (m *memory) Abandoned(*session.Snapshot) bool {
 	return m.abandoned
 }
 
+// SettledAt moves on while there is no contact.
 func (m *memory) SettledAt() (time.Time, uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.away {
+		m.settledAt = time.Now().Add(settle)
+	}
 	return m.settledAt, m.epoch
+}
+
+func (m *memory) InReach() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.away
 }
 
 func (m *memory) count(call string) int {

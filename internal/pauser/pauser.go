@@ -70,6 +70,8 @@ type Store interface {
 	// SettledAt is when this process may pause again after it lost contact
 	// with the store; epoch is raised by each loss.
 	SettledAt() (at time.Time, epoch uint64)
+	// InReach tells whether there is contact with the store now.
+	InReach() bool
 }
 
 // Term is one leadership. It ends with the context that comes with it.

@@ -47,6 +47,10 @@ var (
 	// ErrNoSpace is wrapped by the error of every write while etcd is over
 	// its quota. Nothing was written.
 	ErrNoSpace = errors.New("etcd is over its quota: compact and defragment it, or raise the quota")
+
+	// ErrAway is wrapped by the error of a call that etcd, or what is between,
+	// has failed for reasons of its own. A write may have landed.
+	ErrAway = errors.New("etcd does not do what it is asked")
 )
 
 // Config configures a Store. The zero value works.

@@ -10,6 +10,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sandman-proxy/sandman/internal/session"
 )
@@ -131,7 +133,22 @@ func explain(err error) error {
 	if errors.Is(err, rpctypes.ErrNoSpace) {
 		return fmt.Errorf("%w (%w)", ErrNoSpace, err)
 	}
+	if isAway(err) {
+		return fmt.Errorf("%w (%w)", ErrAway, err)
+	}
 	return err
+}
+
+// isAway tells errors that say nothing of what was asked: there is no leader, the
+// member is about to stop, the connection broke.
+func isAway(err error) bool {
+	code := status.Code(err)
+	if etcd, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		code = etcd.Code()
+	} else if _, ok := status.FromError(err); !ok {
+		return false // none of a call's
+	}
+	return slices.Contains([]codes.Code{codes.Unavailable, codes.Unknown, codes.Internal, codes.ResourceExhausted, codes.Canceled}, code)
 }
 
 // stepOn begins a step that compares the record with the given revision.
