@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 )
 
 // What docs/editors-and-streams.md says of commands: one whose caller waits for its end with a limit keeps
@@ -88,8 +90,20 @@ func TestDocs_countNone(t *testing.T) {
 	id, _ := s.startAppIn(t)
 	c := s.dial(t, id)
 	requireEcho(t, c, "typed")
-	for began := time.Now(); time.Since(began) < s.idle+late && s.record(t, id).State == "RUNNING"; time.Sleep(100 * time.Millisecond) {
-		requireEcho(t, c, "typed")
-	}
-	s.awaitState(t, time.Second, id, "PAUSED")
+	typing, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { // until an answer doesn't come any more
+		defer close(stopped)
+		for typing.Err() == nil {
+			if err := c.Write(typing, websocket.MessageText, []byte("typed")); err != nil {
+				return
+			}
+			if _, _, err := c.Read(typing); err != nil {
+				return
+			}
+		}
+	}()
+	s.awaitState(t, s.idle+late, id, "PAUSED")
+	stop()
+	<-stopped
 }

@@ -282,10 +282,12 @@ func (e *e2b) dial(t *testing.T, id string) *websocket.Conn {
 
 func requireEcho(t *testing.T, c *websocket.Conn, message string) {
 	t.Helper()
-	if err := c.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // longer than anything is held
+	defer cancel()
+	if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
 		t.Fatalf("sending over the WebSocket: %v", err)
 	}
-	if _, got, err := c.Read(t.Context()); err != nil || string(got) != message {
+	if _, got, err := c.Read(ctx); err != nil || string(got) != message {
 		t.Fatalf("wanted %q back over the WebSocket, got %q, %v", message, got, err)
 	}
 }
