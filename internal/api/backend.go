@@ -165,8 +165,9 @@ type Actor interface {
 	Hold(ctx context.Context, id string, o HoldOptions) (session.Hold, error)
 	// EndHold ends a hold. One that isn't there is no error.
 	EndHold(ctx context.Context, id, name string) error
-	// Kill ends a sandbox for good, at the host and in the record.
-	Kill(ctx context.Context, id string) error
+	// Kill ends a sandbox for good, at the host and in the record. By says who
+	// asked, such as "token ops".
+	Kill(ctx context.Context, id, by string) error
 	PolicyActor
 }
 

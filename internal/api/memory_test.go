@@ -392,8 +392,8 @@ func (m *memory) EndHold(_ context.Context, id, name string) error {
 	return err
 }
 
-func (m *memory) Kill(_ context.Context, id string) error {
-	_, _, err := m.moveTo("kill", id, session.Killed, "killed by hand")
+func (m *memory) Kill(_ context.Context, id, by string) error {
+	_, _, err := m.moveTo("kill", id, session.Killed, "killed by hand: "+by)
 	return err
 }
 

@@ -145,7 +145,7 @@ func (s *server) kill(ctx context.Context, who Token, in *sandboxInput) (*struct
 	if err := s.permit(ctx, who, in.ID); err != nil {
 		return nil, err
 	}
-	return nil, s.Actor.Kill(ctx, in.ID)
+	return nil, s.Actor.Kill(ctx, in.ID, by(who))
 }
 
 type historyInput struct {

@@ -147,8 +147,8 @@ func (b *backend) Register(_ context.Context, id, _ string) (api.Sandbox, bool, 
 	return b.unsyncedPut(id, session.Running, 0), true, b.fail
 }
 
-func (b *backend) Kill(_ context.Context, id string) error {
-	_, _, err := b.move(id, session.Killed, "killed by hand")
+func (b *backend) Kill(_ context.Context, id, by string) error {
+	_, _, err := b.move(id, session.Killed, "killed by hand: "+by)
 	return err
 }
 

@@ -94,7 +94,7 @@ func TestWatch_tellsWhatBecomesOfASandboxThroughAnyProxy(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	if err := a.Kill(t.Context(), id); err != nil {
+	if err := a.Kill(t.Context(), id, "test"); err != nil {
 		t.Fatal(err)
 	}
 	fromB.untilState(id, session.Killed)
@@ -162,7 +162,7 @@ func TestWatch_resumesAtAnyProxy(t *testing.T) {
 	if _, _, err := a.Resume(t.Context(), changed, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Kill(t.Context(), gone); err != nil {
+	if err := a.Kill(t.Context(), gone, "test"); err != nil {
 		t.Fatal(err)
 	}
 	b.await(changed, session.Running)

@@ -233,7 +233,7 @@ func (e *Engine) reconfigure(ctx context.Context, id string, ifMatch int64, chan
 }
 
 // Kill implements api.Actor.
-func (e *Engine) Kill(ctx context.Context, id string) error {
+func (e *Engine) Kill(ctx context.Context, id, by string) error {
 	if err := e.know(ctx, id); err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (e *Engine) Kill(ctx context.Context, id string) error {
 	if err := host.API().Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
 		return err
 	}
-	return e.killed(ctx, id, "killed by hand")
+	return e.killed(ctx, id, "killed by hand: "+by)
 }
 
 // TimeoutSet implements api.E2BBackend. The record is written as it is, which

@@ -237,8 +237,11 @@ func TestCreate_isTheOwnersWhoAsks(t *testing.T) {
 		t.Error("the caller's own map was changed")
 	}
 	killed := n.createOf("bob", "db")
-	if err := n.Kill(t.Context(), killed); err != nil {
+	if err := n.Kill(t.Context(), killed, "token ops"); err != nil {
 		t.Fatal(err)
+	}
+	if sb := n.show(killed); sb.State != session.Killed || sb.Reason != "killed by hand: token ops" {
+		t.Errorf("killed, it is %s: %s", sb.State, sb.Reason)
 	}
 	if _, _, err := n.Register(t.Context(), killed, "alice"); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("registering what was bob's: %v", err)

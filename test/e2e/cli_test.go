@@ -136,7 +136,7 @@ func TestCLI_aSandboxesLife(t *testing.T) {
 	s.cliWith(t, eye, "sandbox", "pause", id).require(t, 4, []string{"pause, as a viewer"}, "operator")
 	s.mustCLI(t, []string{"killed"}, "sandbox", "kill", id, "--yes")
 	s.cli(t, "sandbox", "resume", id).require(t, 3, []string{"resume, killed"}, "gone for good")
-	s.mustCLI(t, []string{"killed for", "killed by hand"}, "sandbox", "show", id)
+	s.mustCLI(t, []string{"killed for", "killed by hand: token admin"}, "sandbox", "show", id)
 	watch.requireStates(t, id, "RUNNING PAUSING PAUSED RESUMING RUNNING PAUSING PAUSED RESUMING RUNNING KILLED")
 }
 
