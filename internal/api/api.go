@@ -78,6 +78,7 @@ func New(cfg Config) (http.Handler, error) {
 	s.addHolds()
 	s.addRuns()
 	s.addBadge()
+	s.addAccess()
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {
 		return nil, fmt.Errorf("rendering the OpenAPI file: %w", err)
@@ -198,8 +199,7 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if err != nil {
-		newProblem(http.StatusUnauthorized, "unauthorized", sentence(err)+" Check it, and the configuration's tokens.").
-			with("WWW-Authenticate", realm+`, error="invalid_token"`).write(w)
+		unauthorized(err).with("WWW-Authenticate", realm+`, error="invalid_token"`).write(w)
 		return
 	}
 	if wait := s.limits.wait(token, time.Now()); wait > 0 {
@@ -212,6 +212,18 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	next(huma.WithValue(ctx, tokenKey{}, token))
+}
+
+// unauthorized says what to do about a token that is not taken. Those of badges
+// are in the hands of people who know nothing of the configuration.
+func unauthorized(err error) *Problem {
+	switch {
+	case errors.Is(err, errBadgeExpired):
+		return newProblem(http.StatusUnauthorized, "expired", sentence(err)+" Reload the page that shows it, or make a new one.")
+	case errors.Is(err, errNoBadge):
+		return newProblem(http.StatusUnauthorized, "unauthorized", sentence(err)+" Reload the page that shows it, or make a new one.")
+	}
+	return newProblem(http.StatusUnauthorized, "unauthorized", sentence(err)+" Check it, and the configuration's tokens.")
 }
 
 var errNoToken = errors.New("this token is none of Sandman's")

@@ -89,10 +89,32 @@ func TestBadge_endsByItself(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		a := c.call(t, badge, "GET", sandboxes+"/ia", "")
-		if a.status != http.StatusUnauthorized || !strings.Contains(a.body, "expired") {
+		if a.status != http.StatusUnauthorized || a.code(t) != "expired" || strings.Contains(a.body, "configuration") {
 			t.Errorf("%s", a)
 		}
+		if a := c.call(t, badge+"x", "GET", sandboxes+"/ia", ""); a.code(t) != "unauthorized" {
+			t.Errorf("a wrong one is not told from one that has expired: %s", a)
+		}
 	})
+}
+
+// A page asks what its token may, to offer nothing else.
+func TestToken_tellsWhatItMayDo(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	m.put("ia", "alice", "")
+	c := newClient(t, m, zap.NewNop())
+	var made struct{ Token string }
+	c.call(t, alice, "POST", sandboxes+"/ia/tokens", `{"may":["pause"]}`).decode(t, &made)
+	for secret, want := range map[string]string{
+		viewer:     `"may":["see"]}`,
+		operator:   `"may":["see","hold","pause","resume"]}`,
+		made.Token: `"owner":"alice","sandboxID":"ia","may":["see","pause"],"expiresAt":"`,
+	} {
+		if a := c.call(t, secret, "GET", "/api/v1/token", ""); a.status != http.StatusOK || !strings.Contains(a.body, want) {
+			t.Errorf("want %s: %s", want, a)
+		}
+	}
 }
 
 // A sandbox that goes to another owner takes no reader with it.

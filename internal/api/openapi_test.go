@@ -113,6 +113,7 @@ func TestOpenAPI_isValidAndHasEveryRoute(t *testing.T) {
 		{"GET", "/api/v1/sandboxes/{id}/why", api.RoleViewer, "see"},
 		{"GET", "/api/v1/savings", api.RoleViewer, ""},
 		{"GET", "/api/v1/status", api.RoleViewer, ""},
+		{"GET", "/api/v1/token", api.RoleViewer, "see"},
 	}
 	if got := c.routes(t); !slices.Equal(got, want) {
 		t.Errorf("the file has\n%v, want\n%v", got, want)

@@ -33,7 +33,7 @@ const (
 type Problem struct {
 	Title    string       `json:"title" doc:"The HTTP status in words."`
 	Status   int          `json:"status" doc:"The HTTP status."`
-	Code     string       `json:"code" doc:"What is wrong, for programs: not-found, killed, in-use, not-running, conflict, changed, invalid, unauthorized, forbidden, unavailable, host-error…"`
+	Code     string       `json:"code" doc:"What is wrong, for programs: not-found, killed, in-use, not-running, conflict, changed, invalid, unauthorized, expired, forbidden, unavailable, host-error…"`
 	Detail   string       `json:"detail" doc:"What is wrong and what to do, for people."`
 	Errors   []FieldError `json:"errors,omitempty" nullable:"false" doc:"What is wrong with which part of the request."`
 	InFlight []string     `json:"inFlight,omitempty" nullable:"false" doc:"With in-use: what is in flight."`

@@ -46,6 +46,17 @@ func (s *sandman) badgeToken(t *testing.T, id, may string) string {
 	return made.Token
 }
 
+// badge is what a badge reads, "" before there is one.
+func (d dashboard) badge(t *testing.T, id string) string {
+	t.Helper()
+	return ask[string](t, d.browser, `return (await page.evaluate(id => document.getElementById(id).shadowRoot?.querySelector('.badge').innerText ?? '', %q)).replace(/\s+/g, ' ')`, id)
+}
+
+func (d dashboard) showsBadge(t *testing.T, id, text string) {
+	t.Helper()
+	eventually(t, soon, fmt.Sprintf("the badge %s with %q", id, text), func() bool { return strings.Contains(d.badge(t, id), text) })
+}
+
 // TestBadge_onAnotherOrigin is the whole story of a sandbox in the page of a product that is not Sandman's.
 func TestBadge_onAnotherOrigin(t *testing.T) {
 	t.Parallel()
@@ -59,16 +70,12 @@ func TestBadge_onAnotherOrigin(t *testing.T) {
 	site.body = fmt.Sprintf(`
 		<p><sandman-badge id="one" class="ours" sandbox="%[1]s" token="%[2]s" text-paused="schläft" text-keep-awake="Wach halten" keep-for="30m"></sandman-badge></p>
 		<p><sandman-badge id="look" sandbox="%[1]s" token="%[3]s" actions=""></sandman-badge></p>
+		<p><sandman-badge id="plain" sandbox="%[1]s" token="%[3]s"></sandman-badge></p>
 		<p><sandman-badge id="foreign" sandbox="%[4]s" token="%[2]s"></sandman-badge></p>`, id, all, see, other)
 
 	d.do(t, `await page.goto(%q)`, site.URL+"/?sandman="+s.url)
-	badge := func(id string) string {
-		return ask[string](t, d.browser, `return (await page.evaluate(id => document.getElementById(id).shadowRoot.querySelector('.badge').innerText, %q)).replaceAll('\n', ' ')`, id)
-	}
-	shows := func(id, text string) {
-		t.Helper()
-		eventually(t, soon, fmt.Sprintf("the badge %s with %q", id, text), func() bool { return strings.Contains(badge(id), text) })
-	}
+	badge := func(id string) string { return d.badge(t, id) }
+	shows := func(id, text string) { t.Helper(); d.showsBadge(t, id, text) }
 	shows("one", "sleeps in 0:")
 	shows("foreign", "no such sandbox")
 	d.do(t, `await page.evaluate(%s)`, axe(t))
@@ -77,8 +84,11 @@ func TestBadge_onAnotherOrigin(t *testing.T) {
 
 	eventually(t, 30*time.Second, "the badge asleep by itself", func() bool { return strings.Contains(badge("one"), "schläft because idle for 12s") })
 	shows("look", "Paused because idle for 12s")
-	if text := badge("look"); strings.Contains(text, "Resume") {
-		t.Errorf("a badge without actions offers some: %s", text)
+	shows("plain", "Paused because idle for 12s")
+	for _, id := range []string{"look", "plain"} {
+		if text := badge(id); strings.Contains(text, "Resume") || strings.Contains(text, "Keep awake") {
+			t.Errorf("the badge %q offers what it can't do: %s", id, text)
+		}
 	}
 	d.screenshot(t, "2-asleep")
 
@@ -129,4 +139,44 @@ func TestBadge_renewsItsToken(t *testing.T) {
 	if html := ask[string](t, d.browser, `return await page.evaluate(() => document.querySelector('sandman-badge').outerHTML)`); strings.Contains(html, "sbt_") {
 		t.Errorf("a token that was set as a property is in the page: %s", html)
 	}
+}
+
+// A page's words are in its language, and say what its visitor can do about it.
+func TestBadge_inTheLanguageOfItsPage(t *testing.T) {
+	t.Parallel()
+	site := startProduct(t)
+	s := start(t, options{caddyfile: strings.NewReplacer("\t\t\tsandman_api\n", "\t\t\tsandman_api {\n\t\t\t\tallow_origin "+site.URL+"\n\t\t\t}\n")})
+	id := s.create(t)
+	s.pause(t, id)
+	good := s.badgeToken(t, id, `["see","hold","pause","resume"]`)
+	var brief struct{ Token string }
+	s.call(t, http.MethodPost, "/sandboxes/"+id+"/tokens", `{"for":"1s"}`).decode(t, &brief)
+	site.body = fmt.Sprintf(`
+		<p><sandman-badge id="many" sandbox="%[1]s" token="%[2]s"></sandman-badge></p>
+		<p lang="de"><sandman-badge id="own" text-paused="Schlummert" sandbox="%[1]s" token="%[2]s"></sandman-badge></p>
+		<p lang="de"><sandman-badge id="ended-de" sandbox="%[1]s" token="%[3]s"></sandman-badge></p>
+		<p><sandman-badge id="ended" sandbox="%[1]s" token="%[3]s"></sandman-badge></p>
+		<p><sandman-badge id="wrong" sandbox="%[1]s" token="sbt_wrong"></sandman-badge></p>`, id, good, brief.Token)
+	eventually(t, soon, "the end of the brief token", func() bool {
+		r := newRequest(t, http.MethodGet, s.url+"/api/v1/sandboxes/"+id, nil)
+		r.Header.Set("Authorization", "Bearer "+brief.Token)
+		return s.mustDo(t, r).status == http.StatusUnauthorized
+	})
+	d := dashboard{startBrowser(t), s.url}
+	d.do(t, `await page.goto(%q)`, site.URL+"/?sandman="+s.url)
+	d.showsBadge(t, "own", "Schlummert von Hand pausiert Fortsetzen")
+	d.showsBadge(t, "ended-de", "Sandbox diese Ansicht ist abgelaufen: Seite neu laden")
+	d.showsBadge(t, "ended", "Sandbox this view has expired: reload the page")
+	d.showsBadge(t, "wrong", "Sandbox no access: reload the page")
+	for lang, want := range map[string]string{
+		"en": "Paused because paused by hand", "de-AT": "Pausiert von Hand pausiert", "fr": "En pause mise en pause à la main", "es": "En pausa pausado a mano",
+		"ja": "一時停止 手動で停止", "zh-Hans": "已暂停 已手动暂停", "tlh": "Paused because paused by hand", "constructor": "Paused because",
+	} {
+		d.do(t, `await page.evaluate(lang => { document.getElementById('many').lang = lang }, %q)`, lang)
+		d.showsBadge(t, "many", want)
+	}
+	d.do(t, `await page.evaluate(() => { document.getElementById('many').lang = 'ja' })`)
+	d.do(t, `await page.evaluate(%s)`, axe(t))
+	d.requireAccessible(t, "badges in many languages")
+	d.screenshot(t, "languages")
 }

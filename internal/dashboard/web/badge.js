@@ -9,10 +9,12 @@
 //             it can be read by everybody who can read the page
 //   url       where Sandman is. Default: where this file came from. Another origin than the page's needs
 //             allow_origin in Sandman's configuration
-//   actions   what is offered, of: pause resume keep-awake. Default: all three. "" offers none
+//   actions   what is offered of pause, resume and keep-awake, if the token may do it. Default: all three.
+//             "" offers none
 //   keep-for  how long Keep awake keeps it, as a duration. Default: 1h
-//   text-…    words in your language, such as text-paused="schläft" text-sleeps-in="schläft in {time}"; as
-//             a property strings = { paused: 'schläft', sleepsIn: 'schläft in {time}' }
+//   lang      the language of its words, or of the page: de, en, es, fr, ja, zh. Default: en
+//   text-…    words of your own, such as text-paused="schläft" text-sleeps-in="schläft in {time}"; as a
+//             property strings = { paused: 'schläft', sleepsIn: 'schläft in {time}' }
 //
 // Properties only:
 //   renew     an async function that returns a new token, called when the old one has expired
@@ -24,12 +26,62 @@
 // Looks: the variables --sandman-font, -color, -faint, -background, -border, -radius, -accent, -running, -paused,
 // -busy and -error, and the parts badge, icon, state, detail, countdown, button, pause, resume, keep-awake.
 
+// What the server says itself is English. In another language its reason for a sleep is shown only where
+// there are words for it.
 const words = {
 	running: 'Running', pausing: 'Pausing…', paused: 'Paused', resuming: 'Waking…', killed: 'Ended', unknown: 'Sandbox',
 	sleepsIn: 'sleeps in {time}', inUse: 'in use', becauseOf: 'because {reason}', keptUntil: 'kept awake until {time}',
+	idleFor: 'because idle for {time}', byHand: 'because paused by hand', storeAway: 'stays awake for now: the session store can’t be reached',
 	pause: 'Pause', resume: 'Resume', keepAwake: 'Keep awake', letSleep: 'Let it sleep',
-	unreachable: 'can’t be reached, as of {time}', denied: 'not for this token', missing: 'no such sandbox', failed: 'did not work: {reason}',
+	unreachable: 'can’t be reached, as of {time}', expired: 'this view has expired: reload the page', refused: 'no access: reload the page',
+	denied: 'not allowed here', missing: 'no such sandbox', failed: 'did not work: {reason}', inUseNow: 'in use: {reason}',
 }
+const languages = {
+	__proto__: null, en: words,
+	de: {
+		running: 'Läuft', pausing: 'Schläft ein…', paused: 'Pausiert', resuming: 'Wacht auf…', killed: 'Beendet', unknown: 'Sandbox',
+		sleepsIn: 'schläft in {time}', inUse: 'in Gebrauch', keptUntil: 'wach gehalten bis {time}',
+		idleFor: 'weil {time} unbenutzt', byHand: 'von Hand pausiert', storeAway: 'bleibt vorerst wach: der Sitzungsspeicher ist nicht erreichbar',
+		pause: 'Pausieren', resume: 'Fortsetzen', keepAwake: 'Wach halten', letSleep: 'Schlafen lassen',
+		unreachable: 'nicht erreichbar, Stand {time}', expired: 'diese Ansicht ist abgelaufen: Seite neu laden', refused: 'kein Zugang: Seite neu laden',
+		denied: 'hier nicht erlaubt', missing: 'keine solche Sandbox', failed: 'hat nicht geklappt: {reason}', inUseNow: 'in Gebrauch: {reason}',
+	},
+	fr: {
+		running: 'En marche', pausing: 'Mise en pause…', paused: 'En pause', resuming: 'Réveil…', killed: 'Terminée', unknown: 'Sandbox',
+		sleepsIn: 's’endort dans {time}', inUse: 'utilisée', keptUntil: 'gardée éveillée jusqu’à {time}',
+		idleFor: 'car inutilisée pendant {time}', byHand: 'mise en pause à la main', storeAway: 'reste éveillée pour l’instant : le stockage des sessions est injoignable',
+		pause: 'Mettre en pause', resume: 'Reprendre', keepAwake: 'Garder éveillée', letSleep: 'Laisser dormir',
+		unreachable: 'injoignable, état à {time}', expired: 'cette vue a expiré : rechargez la page', refused: 'accès refusé : rechargez la page',
+		denied: 'non autorisé ici', missing: 'sandbox introuvable', failed: 'échec : {reason}', inUseNow: 'utilisée : {reason}',
+	},
+	es: {
+		running: 'En marcha', pausing: 'Pausando…', paused: 'En pausa', resuming: 'Despertando…', killed: 'Terminado', unknown: 'Sandbox',
+		sleepsIn: 'se duerme en {time}', inUse: 'en uso', keptUntil: 'despierto hasta las {time}',
+		idleFor: 'por {time} sin uso', byHand: 'pausado a mano', storeAway: 'sigue despierto por ahora: no se puede acceder al almacén de sesiones',
+		pause: 'Pausar', resume: 'Reanudar', keepAwake: 'Mantener despierto', letSleep: 'Dejar dormir',
+		unreachable: 'no disponible, estado de las {time}', expired: 'esta vista ha caducado: recargue la página', refused: 'sin acceso: recargue la página',
+		denied: 'no permitido aquí', missing: 'no existe este sandbox', failed: 'no ha funcionado: {reason}', inUseNow: 'en uso: {reason}',
+	},
+	ja: {
+		running: '実行中', pausing: '一時停止中…', paused: '一時停止', resuming: '再開中…', killed: '終了', unknown: 'サンドボックス',
+		sleepsIn: '{time} 後にスリープ', inUse: '使用中', keptUntil: '{time} まで起動を維持',
+		idleFor: '{time} 使用されなかったため', byHand: '手動で停止', storeAway: 'セッションストアに接続できないため、当面は停止しません',
+		pause: '一時停止', resume: '再開', keepAwake: '起動を維持', letSleep: 'スリープを許可',
+		unreachable: '接続できません（{time} 時点）', expired: '表示の有効期限が切れました。ページを再読み込みしてください', refused: 'アクセスできません。ページを再読み込みしてください',
+		denied: 'ここでは許可されていません', missing: 'サンドボックスがありません', failed: '失敗しました: {reason}', inUseNow: '使用中: {reason}',
+	},
+	zh: {
+		running: '运行中', pausing: '正在暂停…', paused: '已暂停', resuming: '正在唤醒…', killed: '已结束', unknown: '沙盒',
+		sleepsIn: '{time} 后休眠', inUse: '使用中', keptUntil: '保持唤醒至 {time}',
+		idleFor: '因闲置 {time}', byHand: '已手动暂停', storeAway: '暂时保持唤醒：无法连接会话存储',
+		pause: '暂停', resume: '恢复', keepAwake: '保持唤醒', letSleep: '允许休眠',
+		unreachable: '无法连接（截至 {time}）', expired: '此视图已过期，请重新加载页面', refused: '无法访问，请重新加载页面',
+		denied: '此处不允许', missing: '没有此沙盒', failed: '未成功：{reason}', inUseNow: '使用中：{reason}',
+	},
+}
+
+// what each button takes of a token
+const needs = { pause: 'pause', resume: 'resume', 'keep-awake': 'hold' }
 
 const icons = {
 	RUNNING: ['M5 3.500v9l7.500-4.500z', true], PAUSED: ['M13 9.300A5.500 5.500 0 1 1 6.700 3a4.400 4.400 0 0 0 6.300 6.300z', true],
@@ -93,11 +145,12 @@ class Problem extends Error {
 		this.inFlight = body?.inFlight
 	}
 
+	get isExpired() { return this.code === 'expired' }
 	get isMissingRoute() { return this.status === 404 && this.code === 'no-such-route' || this.status === 405 }
 }
 
 class SandmanBadge extends HTMLElement {
-	static observedAttributes = ['sandbox', 'token', 'url', 'actions', 'keep-for', ...Object.keys(words).map(w => `text-${kebab(w)}`)]
+	static observedAttributes = ['sandbox', 'token', 'url', 'actions', 'keep-for', 'lang', ...Object.keys(words).map(w => `text-${kebab(w)}`)]
 
 	#sandbox = null
 	#strings = {}
@@ -107,6 +160,7 @@ class SandmanBadge extends HTMLElement {
 	#wrong = '' // what did not work, in words
 	#lostAt = 0
 	#denied = new Set()
+	#may = null // what the token may do; null while that is not known
 	#parts
 	renew = null
 
@@ -157,7 +211,7 @@ class SandmanBadge extends HTMLElement {
 	set actions(actions) { this.setAttribute('actions', actions) }
 	get keepFor() { return this.getAttribute('keep-for') || '1h' }
 	set keepFor(duration) { this.setAttribute('keep-for', duration) }
-	get strings() { return { ...words, ...this.#strings } }
+	get strings() { return { ...languages[this.#language], ...this.#strings } }
 	set strings(strings) {
 		this.#strings = { ...strings }
 		this.#show()
@@ -192,6 +246,7 @@ class SandmanBadge extends HTMLElement {
 		this.#ender?.abort()
 		if (!this.isConnected || document.hidden || !this.sandbox || !this.token) return this.#show()
 		this.#denied.clear()
+		this.#may = null
 		this.#ender = new AbortController()
 		this.#follow(this.#ender.signal)
 	}
@@ -214,7 +269,7 @@ class SandmanBadge extends HTMLElement {
 			return answer
 		} catch (err) {
 			if (err.status === 403 || err.isMissingRoute) this.#denied.add(what)
-			this.#wrong = this.#say(err.status === 403 ? 'denied' : 'failed', { reason: err.inFlight?.join(', ') || err.message || this.#say('unreachable', { time: this.#time() }) })
+			this.#wrong = this.#failure(err)
 			setTimeout(() => {
 				this.#wrong = ''
 				this.#show()
@@ -223,6 +278,14 @@ class SandmanBadge extends HTMLElement {
 			this.#show()
 			throw err
 		}
+	}
+
+	// #failure says why a button did nothing.
+	#failure(err) {
+		if (err.status === 401) return this.#say(err.isExpired ? 'expired' : 'refused')
+		if (err.status === 403) return this.#say('denied')
+		if (err.inFlight) return this.#say('inUseNow', { reason: err.inFlight.join(', ') })
+		return this.#say('failed', { reason: err.message || this.#say('unreachable', { time: this.#time() }) })
 	}
 
 	async #ask(method, url, { body, signal } = {}) {
@@ -244,10 +307,10 @@ class SandmanBadge extends HTMLElement {
 	}
 
 	#address(path) { return new URL(`api/v1/${path}`, this.url.replace(/\/?$/, '/')) }
-	get #own() { return `sandboxes/${encodeURIComponent(this.sandbox)}` }
+	get #path() { return `sandboxes/${encodeURIComponent(this.sandbox)}` }
 
 	async #call(method, path, body, signal) {
-		const response = await this.#ask(method, this.#address(path ? `${this.#own}/${path}` : this.#own), { body, signal })
+		const response = await this.#ask(method, this.#address(path ? `${this.#path}/${path}` : this.#path), { body, signal })
 		const text = await response.text()
 		return text ? JSON.parse(text) : null
 	}
@@ -269,7 +332,11 @@ class SandmanBadge extends HTMLElement {
 
 	#lose(err) {
 		this.#lostAt = err.status ? 0 : this.#lostAt || Date.now()
-		this.#wrong = { 401: this.#say('denied'), 403: this.#say('denied'), 404: this.#say('missing') }[err.status] ?? this.#say('unreachable', { time: this.#time() })
+		this.#wrong = this.#say({ 401: err.isExpired ? 'expired' : 'refused', 403: 'denied', 404: 'missing' }[err.status] ?? 'unreachable', { time: this.#time() })
+		if ([401, 403, 404].includes(err.status) && this.#sandbox) { // what was known is not known any more
+			this.#sandbox = null
+			this.#tell('sandman-state', { state: '', sandbox: this.sandbox })
+		}
 		this.#tell('sandman-error', { status: err.status ?? 0, message: err.message })
 		this.#show()
 	}
@@ -286,6 +353,7 @@ class SandmanBadge extends HTMLElement {
 				if (err.isMissingRoute) return null
 				throw err
 			})
+			await this.#learn(signal)
 			do {
 				await this.#read(signal)
 				heard()
@@ -295,6 +363,16 @@ class SandmanBadge extends HTMLElement {
 		} finally {
 			signal.removeEventListener('abort', end)
 			ender.abort()
+		}
+	}
+
+	// learn asks what the token may do. An older Sandman can't tell: it refuses when a button is pressed.
+	async #learn(signal) {
+		try {
+			const response = await this.#ask('GET', this.#address('token'), { signal })
+			this.#may = (await response.json()).may ?? null
+		} catch (err) {
+			if (!err.isMissingRoute && err.status !== 403) throw err
 		}
 	}
 
@@ -337,10 +415,21 @@ class SandmanBadge extends HTMLElement {
 	}
 
 	#tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true })) }
-	#time(at = this.#lostAt || Date.now()) { return new Date(at).toLocaleTimeString(this.lang || undefined, { hour: '2-digit', minute: '2-digit' }) }
+	#time(at = this.#lostAt || Date.now()) { return new Date(at).toLocaleTimeString(this.#language === 'en' ? undefined : this.#language, { hour: '2-digit', minute: '2-digit' }) }
+
+	#own(word) { return this.getAttribute(`text-${kebab(word)}`) ?? this.#strings[word] }
+
+	// The element's language, else that of what it stands in, also where that is another shadow.
+	get #language() {
+		for (let e = this; e; e = e.getRootNode().host) {
+			const lang = e.closest('[lang]')?.lang.toLowerCase().split('-')[0]
+			if (lang) return languages[lang] ? lang : 'en'
+		}
+		return 'en'
+	}
 
 	#say(word, values = {}) {
-		const text = this.getAttribute(`text-${kebab(word)}`) ?? this.#strings[word] ?? words[word]
+		const text = this.#own(word) ?? languages[this.#language][word] ?? words[word]
 		return text.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all)
 	}
 
@@ -362,26 +451,36 @@ class SandmanBadge extends HTMLElement {
 		if (this.#wrong || !sb || sb.state !== 'RUNNING' || !sb.pauseAt) detail.removeAttribute('role')
 		else detail.setAttribute('role', 'timer')
 		detail.setAttribute('part', detail.hasAttribute('role') ? 'detail countdown' : 'detail')
-		detail.title = this.#wrong || (sb?.awakeBecause ?? []).join(', ')
+		detail.title = this.#wrong || (this.#language === 'en' ? (sb?.awakeBecause ?? []).join(', ') : '')
 		setText(detail, this.#wrong || (sb ? this.#detail(sb) : ''))
 	}
 
 	#detail(sb) {
+		if (sb.state === 'RUNNING' && sb.storeAway) return this.#say('storeAway')
 		if (sb.state === 'RUNNING' && sb.pauseAt) return this.#say('sleepsIn', { time: clock(Date.parse(sb.pauseAt) - Date.now()) })
 		if (sb.state === 'RUNNING' && this.#ownHold) return this.#say('keptUntil', { time: this.#time(Date.parse(this.#ownHold.expiresAt)) })
 		if (sb.state === 'RUNNING') return this.#say('inUse')
-		return sb.state === 'PAUSED' ? this.#say('becauseOf', { reason: sb.reason }) : ''
+		return sb.state === 'PAUSED' ? this.#why(sb.reason) : ''
+	}
+
+	#why(reason) {
+		if (this.#own('becauseOf')) return this.#say('becauseOf', { reason })
+		const [, time] = /^idle for (.+)$/.exec(reason) ?? []
+		if (time) return this.#say('idleFor', { time })
+		if (/^paused by hand/.test(reason)) return this.#say('byHand')
+		return this.#language === 'en' ? this.#say('becauseOf', { reason }) : ''
 	}
 
 	#showButtons(p, state) {
 		const offered = this.actions.split(/\s+/)
 		const show = (button, action, when, word) => {
-			button.hidden = !when || !offered.includes(action) || this.#denied.has(action)
+			button.hidden = !when || !offered.includes(action) || this.#denied.has(action) || !!this.#may && !this.#may.includes(needs[action])
 			setText(button, this.#say(word))
 		}
 		show(p.pause, 'pause', state === 'RUNNING', 'pause')
 		show(p.resume, 'resume', state === 'PAUSED', 'resume')
-		show(p.keep, 'keep-awake', state === 'RUNNING' || state === 'PAUSED', this.#ownHold ? 'letSleep' : 'keepAwake')
+		const wakes = this.#may?.includes('resume') ?? true // a hold on what sleeps wakes it first
+		show(p.keep, 'keep-awake', state === 'RUNNING' || state === 'PAUSED' && wakes, this.#ownHold ? 'letSleep' : 'keepAwake')
 	}
 }
 

@@ -1,5 +1,6 @@
 // Calls of Sandman's API with the visitor's token. The token lives in sessionStorage: it is gone with the
 // tab, and no other site's request carries it, as a cookie would be.
+import { capital } from './format.js'
 import { signal } from './lib.js'
 
 const stored = 'sandman.token'
@@ -42,7 +43,7 @@ export function signOut(why = '') {
 // APIError is a problem (RFC 9457), or with status 0 that nobody answered.
 export class APIError extends Error {
 	constructor(status, problem = {}) {
-		super(problem.detail || (status ? `The API answered ${status}.` : 'Sandman can’t be reached.'))
+		super(capital(problem.detail ?? '') || (status ? `The API answered ${status}.` : 'Sandman can’t be reached.'))
 		this.status = status
 		this.code = problem.code ?? ''
 		this.problem = problem

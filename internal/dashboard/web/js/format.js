@@ -31,21 +31,21 @@ export function shortDuration(text) {
 	return out || `${rest}ms`
 }
 
-// span says how long, by its two largest units.
+// span says how long, by its two largest units, as the API does.
 export function span(ms) {
 	if (!Number.isFinite(ms)) return '–'
 	const total = Math.max(0, ms)
-	if (total < second) return total < 1 ? '0 s' : `${Math.round(total)} ms`
-	if (total < minute) return `${Math.floor(total / second)} s`
-	if (total < hour) return two(total, minute, 'min', second, 's', total < 10 * minute)
-	if (total < day) return two(total, hour, 'h', minute, 'min', true)
-	return two(total, day, 'd', hour, 'h', true)
+	if (total < second) return total < 1 ? '0s' : `${Math.round(total)}ms`
+	if (total < minute) return `${Math.floor(total / second)}s`
+	if (total < hour) return two(total, minute, 'm', second, 's')
+	if (total < day) return two(total, hour, 'h', minute, 'm')
+	return two(total, day, 'd', hour, 'h')
 }
 
-function two(ms, big, bigName, small, smallName, both) {
+function two(ms, big, bigName, small, smallName) {
 	const n = Math.floor(ms / big)
 	const rest = Math.floor((ms - n * big) / small)
-	return both && rest ? `${n} ${bigName} ${rest} ${smallName}` : `${n} ${bigName}`
+	return rest ? `${n}${bigName} ${rest}${smallName}` : `${n}${bigName}`
 }
 
 // clock is a countdown: 4:12, 1:04:12. It is 0:00 only when the time is over.
@@ -59,10 +59,10 @@ export function clock(ms) {
 
 export function ago(ms) {
 	if (ms < 5 * second) return 'just now'
-	if (ms < minute) return `${Math.floor(ms / second)} s ago`
-	if (ms < hour) return `${Math.floor(ms / minute)} min ago`
-	if (ms < day) return `${Math.floor(ms / hour)} h ago`
-	return `${Math.floor(ms / day)} d ago`
+	if (ms < minute) return `${Math.floor(ms / second)}s ago`
+	if (ms < hour) return `${Math.floor(ms / minute)}m ago`
+	if (ms < day) return `${Math.floor(ms / hour)}h ago`
+	return `${Math.floor(ms / day)}d ago`
 }
 
 const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' })
@@ -78,6 +78,7 @@ export function moment(at) {
 export const hourMinute = at => shortTime.format(new Date(at))
 export const fullTime = at => full.format(new Date(at))
 
+export const capital = text => text.charAt(0).toUpperCase() + text.slice(1)
 export const count = n => new Intl.NumberFormat().format(n)
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`
 
@@ -95,4 +96,4 @@ export function percent(part, whole) {
 }
 
 // hours of running or sleeping; less than one by its largest units.
-export const hours = ms => ms < hour ? span(ms) : `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)} h`
+export const hours = ms => ms < hour ? span(ms) : `${new Intl.NumberFormat(undefined, { maximumFractionDigits: ms < 10 * hour ? 1 : 0 }).format(ms / hour)}h`

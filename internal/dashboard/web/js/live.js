@@ -16,6 +16,13 @@ export const loaded = signal(false)
 // connection is how the page hears of changes: {state: connecting|live|polling|lost, since, retryAt, why}.
 export const connection = signal({ state: 'connecting', since: Date.now() })
 
+// storeAway is that the session store is out of reach, as the sandboxes say: nothing is paused then.
+export const storeAway = computed(() => {
+	version.value
+	for (const sb of sandboxes.values()) if (sb.storeAway) return true
+	return false
+})
+
 // sandbox gives one of them, and makes the caller follow it.
 export function sandbox(id) {
 	version.value

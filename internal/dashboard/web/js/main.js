@@ -1,7 +1,7 @@
 // The frame around the pages: who is signed in, where the visitor is, how the connection is.
 import { computed, effect, html, render, useEffect, useRef, useSignal } from './lib.js'
 import { get, refused, signIn, signOut, token, who } from './api.js'
-import { connection, loaded, retry, totals } from './live.js'
+import { connection, loaded, retry, storeAway, totals } from './live.js'
 import { link, route } from './route.js'
 import { now } from './clock.js'
 import { count, money, percent, span } from './format.js'
@@ -37,7 +37,7 @@ function App() {
 		<div class="frame">
 			<${Side} />
 			<div class="body">
-				<${Connection} />
+				<div class="banners"><${Connection} /><${Trouble} /></div>
 				<main id="main" tabindex="-1"><${Page} key=${id ?? route.value.path} id=${id} /></main>
 			</div>
 		</div>
@@ -88,7 +88,8 @@ const live = {
 }
 
 function Live() {
-	const { text, kind } = live[connection.value.state]
+	const { state } = connection.value
+	const { text, kind } = storeAway.value && state !== 'lost' ? { text: 'Nothing is paused', kind: 'bad' } : live[state]
 	return html`<div class=${`live ${kind}`} title=${text}><i aria-hidden="true"></i>${text}</div>`
 }
 
@@ -104,6 +105,23 @@ function Connection() {
 				${loaded.value ? html`What is shown is <span class="tabular">${span(now.value - since)}</span> old. ` : ''}
 				Sandboxes don’t depend on this page.</div>
 			<button type="button" class="button small" onClick=${retry}>${wait > 0 ? `Try now (in ${wait} s)` : 'Trying…'}</button>
+		</div>`
+}
+
+// Trouble is the banner while Sandman answers, but can't do its work.
+function Trouble() {
+	const { data } = useResource('status', { every: 10_000, deps: [storeAway.value] })
+	if (connection.value.state === 'lost' || !data) return null
+	const hosts = data.hosts.filter(h => !h.ok)
+	if (data.store.ok && !storeAway.value && !hosts.length) return null
+	return html`
+		<div class="banner" role="alert">
+			<${Icon} name="alert" />
+			<div>
+				${storeAway.value || !data.store.ok ? html`<p><b>The session store can’t be ${/no writes|quota|space/.test(data.store.error ?? '') ? 'written to' : 'reached'}.</b> Nothing is paused until it is back. What is shown may be old.</p>` : ''}
+				${hosts.map(h => html`<p key=${h.name}><b>The host ${h.name} does not answer as it should.</b> Its sandboxes can’t be paused or woken.</p>`)}
+			</div>
+			<a class="button small" href=${link('/status')}>Status</a>
 		</div>`
 }
 

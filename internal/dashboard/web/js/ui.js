@@ -67,6 +67,7 @@ export function Countdown({ until, over = 'any moment' }) {
 }
 
 export const CountdownOf = ({ sb }) => {
+	if (sb.state === 'RUNNING' && sb.storeAway) return html`<span class="faint" title=${sb.awakeBecause?.join('\n') || ''}>not paused now</span>`
 	if (sb.state === 'RUNNING' && sb.pauseAt) return html`<${Countdown} until=${sb.pauseAt} />`
 	const until = Math.max(...(sb.holds ?? []).map(h => Date.parse(h.expiresAt)))
 	if (sb.state === 'RUNNING' && until > now.value) return html`<span class="kept" title=${sb.awakeBecause?.join('\n') || ''}>kept until ${hourMinute(until)}</span>`
@@ -120,8 +121,9 @@ export function Section({ title, children, aside, kind = '', id }) {
 		</section>`
 }
 
-export const Empty = ({ icon = 'inbox', title, children }) => html`
-	<div class="empty"><${Icon} name=${icon} /><h3>${title}</h3><div>${children}</div></div>`
+// Empty stands in a page that has a heading already, unless it is told that it is the page's own: level 1.
+export const Empty = ({ icon = 'inbox', title, level = 2, children }) => html`
+	<div class="empty"><${Icon} name=${icon} />${level === 1 ? html`<h1>${title}</h1>` : html`<h2>${title}</h2>`}<div>${children}</div></div>`
 
 export const Note = ({ kind = '', icon = 'alert', children, role }) => html`<div class=${`note ${kind}`} role=${role}><${Icon} name=${icon} /><div>${children}</div></div>`
 

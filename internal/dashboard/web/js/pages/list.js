@@ -143,7 +143,7 @@ function Table() {
 				</div>
 			</div>
 			${items.length ? html`<${Rows} items=${items} keyOf=${sb => sb.sandboxID} height=${height} label=${plural(items.length, 'sandbox', 'sandboxes')} Row=${Row} />`
-				: html`<div role="rowgroup" class="rows-none"><div role="row"><div role="cell"><${Empty} icon="search" title="None is like that">
+				: html`<div role="rowgroup" class="rows-none"><div role="row"><div role="cell"><${Empty} icon="search" title="No sandbox matches">
 					<button type="button" class="link" onClick=${() => change({ state: '', owner: '', project: '', host: '', text: '' })}>Show all again</button></${Empty}></div></div></div>`}
 		</div>
 		<p class="foot faint" role="status">${items.length === sandboxes.size ? plural(items.length, 'sandbox', 'sandboxes') : `${count(items.length)} of ${plural(sandboxes.size, 'sandbox', 'sandboxes')}`}</p>`

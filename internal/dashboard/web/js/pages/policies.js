@@ -39,12 +39,12 @@ export function Policies() {
 			${!data && !error && html`<${Loading} />`}
 			${no && data && html`<p class="denied"><${Icon} name="lock" />${no}</p>`}
 			${data && (all.length === 0 ? html`<${Empty} icon="sliders" title="No policies yet">All sandboxes go by the configured defaults, or by their own settings.</${Empty}>` : html`
-				<div class="card scroll" tabindex="0" role="region" aria-label="Policies"><table class="plain">
-					<thead><tr><th scope="col">Of</th><th scope="col">Name</th><th scope="col">Idle timeout</th><th scope="col">At most</th><th scope="col">Woken by</th><th scope="col">Sandboxes</th><th scope="col">Changed</th><th scope="col"><span class="sr">Actions</span></th></tr></thead>
-					<tbody>${all.map(p => html`
-						<tr key=${p.kind + p.name}><td><span class="tag">${kinds[p.kind] ?? p.kind}</span></td><th scope="row">${p.name}</th><td>${p.idleTimeout ? shortDuration(p.idleTimeout) : html`<span class="faint">default</span>`}</td><td>${p.maxIdleTimeout ? shortDuration(p.maxIdleTimeout) : html`<span class="faint">–</span>`}</td>
-							<td>${p.wakePolicy || html`<span class="faint">default</span>`}</td><td>${plural(has(p), 'sandbox', 'sandboxes')}</td><td><${Ago} at=${p.updatedAt} never="–" /> <span class="faint">${p.updatedBy}</span></td>
-							<td class="row-actions"><${Button} kind="small" role="admin" label=${`Change the policy of ${p.name}`} act=${() => { editing.value = p }}>Change</${Button}><${Button} kind="small ghost icon-only" icon="trash" role="admin" label=${`Delete the policy of ${p.name}`} act=${() => remove(p)} /></td></tr>`)}</tbody></table></div>`)}
+				<div class="card scroll" tabindex="0" role="region" aria-label="All policies"><table class="plain stack" role="table">
+					<thead role="rowgroup"><tr role="row">${['Name', 'Of', 'Idle timeout', 'At most', 'Woken by', 'Sandboxes', 'Changed'].map(h => html`<th key=${h} role="columnheader" scope="col">${h}</th>`)}<th role="columnheader" scope="col"><span class="sr">Actions</span></th></tr></thead>
+					<tbody role="rowgroup">${all.map(p => html`
+						<tr key=${p.kind + p.name} role="row"><th role="rowheader" scope="row" class="name">${p.name}</th><td role="cell" data-head="Of"><span class="tag">${kinds[p.kind] ?? p.kind}</span></td><td role="cell" data-head="Idle timeout">${p.idleTimeout ? shortDuration(p.idleTimeout) : html`<span class="faint">default</span>`}</td><td role="cell" data-head="At most">${p.maxIdleTimeout ? shortDuration(p.maxIdleTimeout) : html`<span class="faint">–</span>`}</td>
+							<td role="cell" data-head="Woken by">${p.wakePolicy || html`<span class="faint">default</span>`}</td><td role="cell" data-head="Sandboxes">${plural(has(p), 'sandbox', 'sandboxes')}</td><td role="cell" data-head="Changed"><${Ago} at=${p.updatedAt} never="–" /> <span class="faint">${p.updatedBy}</span></td>
+							<td role="cell" class="row-actions name"><${Button} kind="small" role="admin" label=${`Change the policy of ${p.name}`} act=${() => { editing.value = p }}>Change</${Button}><${Button} kind="small ghost icon-only" icon="trash" role="admin" label=${`Delete the policy of ${p.name}`} act=${() => remove(p)} /></td></tr>`)}</tbody></table></div>`)}
 			${editing.value && html`<${Edit} policy=${editing.value} onClose=${() => { editing.value = null }} done=${reload} />`}
 		</div>`
 }

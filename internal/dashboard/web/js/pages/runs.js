@@ -4,6 +4,8 @@ import { get } from '../api.js'
 import { count, fullTime, moment, plural, span } from '../format.js'
 import { Ago, Choice, Empty, Failure, Icon, Loading, toast, useResource } from '../ui.js'
 
+const counts = { looked: 'Looked at', paused: 'Paused', resumed: 'Resumed', killed: 'Ended' }
+
 export function Runs() {
 	const kind = useSignal('')
 	const older = useSignal({ runs: [], next: undefined })
@@ -38,12 +40,12 @@ export function Runs() {
 					<div class="card fact"><h2>Failed</h2><p class=${`large-number ${fresh.some(r => r.failed) ? 'bad' : ''}`}>${count(fresh.reduce((n, r) => n + r.failed, 0))}</p><p class="faint">likewise</p></div>
 				</div>
 				${!shown.length ? html`<${Empty} icon="pulse" title="No runs yet">The first sweep comes within check_every of the start.</${Empty}>` : html`
-				<div class="card scroll" tabindex="0" role="region" aria-label="Runs"><table class="plain numbers runs">
-					<thead><tr><th scope="col">Began</th><th scope="col">Kind</th><th scope="col">Proxy</th><th scope="col">Took</th><th scope="col">Looked at</th><th scope="col">Paused</th><th scope="col">Resumed</th><th scope="col">Ended</th><th scope="col">Failed</th></tr></thead>
-					<tbody>${shown.map(r => html`<${Fragment} key=${r.id}>
-						<tr><th scope="row"><time datetime=${r.startedAt} title=${fullTime(r.startedAt)}>${moment(r.startedAt)}</time></th><td><span class="tag">${r.kind}</span></td><td class="mono">${r.node}</td><td>${span(r.durationMs)}</td>
-							${['looked', 'paused', 'resumed', 'killed'].map(f => html`<td key=${f} class=${r[f] ? '' : 'zero'}>${count(r[f] ?? 0)}</td>`)}<td class=${r.failed ? 'bad' : 'zero'}>${r.failed ? html`<${Icon} name="alert" />` : ''}${count(r.failed ?? 0)}</td></tr>
-						${(r.errors ?? []).length > 0 && html`<tr class="errors"><td colspan="9"><ul>${r.errors.map((e, i) => html`<li key=${i}>${e}</li>`)}</ul></td></tr>`}
+				<div class="card scroll" tabindex="0" role="region" aria-label="Runs"><table class="plain numbers runs stack" role="table">
+					<thead role="rowgroup"><tr role="row">${['Began', 'Kind', 'Proxy', 'Took', ...Object.values(counts), 'Failed'].map(h => html`<th key=${h} role="columnheader" scope="col">${h}</th>`)}</tr></thead>
+					<tbody role="rowgroup">${shown.map(r => html`<${Fragment} key=${r.id}>
+						<tr role="row"><th role="rowheader" scope="row" class="name"><time datetime=${r.startedAt} title=${fullTime(r.startedAt)}>${moment(r.startedAt)}</time></th><td role="cell" data-head="Kind"><span class="tag">${r.kind}</span></td><td role="cell" class="mono half" data-head="Proxy">${r.node}</td><td role="cell" data-head="Took">${span(r.durationMs)}</td>
+							${Object.entries(counts).map(([f, head]) => html`<td key=${f} role="cell" data-head=${head} class=${r[f] ? '' : 'zero'}>${count(r[f] ?? 0)}</td>`)}<td role="cell" data-head="Failed" class=${r.failed ? 'bad' : 'zero'}>${r.failed ? html`<${Icon} name="alert" />` : ''}${count(r.failed ?? 0)}</td></tr>
+						${(r.errors ?? []).length > 0 && html`<tr role="row" class="errors"><td role="cell" colspan="9"><ul>${r.errors.map((e, i) => html`<li key=${i}>${e}</li>`)}</ul></td></tr>`}
 					</${Fragment}>`)}</tbody></table></div>`}
 				${next && html`<button type="button" class="button" onClick=${more}>Older runs</button>`}`}
 		</div>`

@@ -4,7 +4,7 @@ import { get, one, whyNot } from '../api.js'
 import { put, sandbox } from '../live.js'
 import { go, link } from '../route.js'
 import { now } from '../clock.js'
-import { count, fullTime, hourMinute, moment, parseDuration, percent, plural, span } from '../format.js'
+import { capital, count, fullTime, hourMinute, moment, parseDuration, percent, plural, span } from '../format.js'
 import { keepAwake, kill, pause, release, resume } from '../actions.js'
 import { Ago, Button, CopyButton, Countdown, Dialog, Empty, Failure, For, Icon, Loading, Note, Section, State, useResource } from '../ui.js'
 import { Settings } from './settings.js'
@@ -40,8 +40,8 @@ export function Sandbox({ id }) {
 }
 
 function Missing({ id, error }) {
-	if (error.status !== 404) return html`<${Failure} error=${error} />`
-	return html`<${Empty} icon="search" title=${`There is no sandbox ${id}`}><p>Or none that your token may see.</p><p><a href=${link('/')}>All sandboxes</a></p></${Empty}>`
+	if (error.status !== 404) return html`<h1 class="mono">${id}</h1><${Failure} error=${error} />`
+	return html`<${Empty} icon="search" level=${1} title=${`There is no sandbox ${id}`}><p>Or none that your token may see.</p><p><a href=${link('/')}>All sandboxes</a></p></${Empty}>`
 }
 
 function Head({ sb }) {
@@ -103,6 +103,9 @@ function Now({ sb, why }) {
 }
 
 function Sleep({ sb }) {
+	if (sb.state === 'RUNNING' && sb.storeAway) {
+		return html`<div class="sleep"><p class="faint">Sleeps</p><p class="because">not while the session store is out of reach</p></div>`
+	}
 	if (sb.state === 'RUNNING' && sb.pauseAt) {
 		const whole = parseDuration(sb.idleTimeout)
 		const left = Math.max(0, Math.min(1, (Date.parse(sb.pauseAt) - now.value) / whole))
@@ -120,8 +123,8 @@ function Sleep({ sb }) {
 		const because = sb.awakeBecause ?? []
 		return html`<div class="sleep"><p class="faint">Kept awake by</p><p class="because">${because.length ? because.join(', ') : 'something that just ended'}</p></div>`
 	}
-	if (sb.state === 'PAUSED') return html`<div class="sleep"><p class="faint">Paused because</p><p class="because">${sb.reason}</p></div>`
-	return html`<div class="sleep"><p class="faint">Because</p><p class="because">${sb.reason}</p></div>`
+	if (sb.state === 'PAUSED') return html`<div class="sleep"><p class="faint">Reason</p><p class="because">${capital(sb.reason)}</p></div>`
+	return html`<div class="sleep"><p class="faint">Reason</p><p class="because">${capital(sb.reason)}</p></div>`
 }
 
 function Streams({ streams, why, sb }) {
@@ -133,7 +136,7 @@ function Streams({ streams, why, sb }) {
 	return html`
 		<${Section} id="streams" title="Open streams" aside=${aside}>
 			${streams.error && html`<${Failure} error=${streams.error} at=${streams.at} />`}
-			${streams.data && !open.length && html`<p class="nothing">No WebSocket or event stream is open${sb.state === 'PAUSED' && sb.parked ? `; ${plural(sb.parked, 'was', 'were')} open when it was paused, and come again by themselves` : ''}.</p>`}
+			${streams.data && !open.length && html`<p class="nothing">No WebSocket or event stream is open${sb.state === 'PAUSED' && sb.parked ? `; ${plural(sb.parked, 'was', 'were')} open when it was paused, and their pages reconnect by themselves` : ''}.</p>`}
 			${nodes.map(node => html`
 				<table class="plain streams" key=${node}><caption>through proxy <span class="mono">${node}</span></caption>
 					<thead><tr><th scope="col">State</th><th scope="col">Stream</th><th scope="col">Open for</th><th scope="col">Last use</th></tr></thead>
@@ -164,10 +167,10 @@ function Refused({ why }) {
 function Repeats({ why }) {
 	if (!why?.repeats.length) return null
 	return html`
-		<${Section} id="repeats" title="Repeats like a machine">
+		<${Section} id="repeats" title="Comes like clockwork">
 			<ul class="lines">${why.repeats.map((r, i) => html`
 				<li key=${i}><div class="line-head"><span class="mono clip" title=${r.what}>${r.path || ''} ${r.what}</span><span class="tag">${r.kind}</span><span class="faint">every ${span(parseDuration(r.every))}, ${count(r.count)} times</span></div>
-					<p>${r.rule ? 'It counts as use. If no person sends it, add this rule:' : r.words}</p>
+					<p>${r.rule ? 'It comes like clockwork, and counts as use. If no person sends it, add this rule to the site’s noise:' : r.words}</p>
 					${r.rule && html`<div class="code"><code tabindex="0">${r.rule}</code><${CopyButton} text=${r.rule} what="the rule" /></div>`}</li>`)}</ul>
 		</${Section}>`
 }
@@ -191,7 +194,7 @@ function Facts({ sb }) {
 	const ran = (sb.totals?.runningMs ?? 0) + (['RUNNING', 'PAUSING', 'RESUMING'].includes(sb.state) ? uncounted : 0)
 	const slept = (sb.totals?.pausedMs ?? 0) + (sb.state === 'PAUSED' ? uncounted : 0)
 	const facts = [
-		['Last used', html`<${Ago} at=${sb.lastActivity} />${sb.activityKind ? html` <span class="faint">${sb.activityKind}</span>` : ''}`],
+		['Last used', sb.activityKind === 'adopted' ? html`<span class="faint">not since it was first seen, <${Ago} at=${sb.lastActivity} /></span>` : html`<${Ago} at=${sb.lastActivity} />${sb.activityKind ? html` <span class="faint">${sb.activityKind}</span>` : ''}`],
 		['Known since', html`<time datetime=${sb.createdAt} title=${fullTime(sb.createdAt)}>${moment(sb.createdAt)}</time>`],
 		['Ran in all', span(ran)], ['Slept in all', `${span(slept)} (${percent(slept, ran + slept)})`],
 		['Pauses', count(sb.totals?.pauses ?? 0)], ['Wakes', count(sb.totals?.wakes ?? 0)],

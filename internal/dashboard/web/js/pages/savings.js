@@ -71,15 +71,17 @@ const series = ['With Sandman', 'The host’s own timeout', 'Always on']
 const names = { owner: 'Owner', project: 'Project', sandbox: 'Sandbox' }
 
 function Groups({ groups, group, priced, change, filter }) {
+	const heads = ['Ran', 'Slept', ...(priced ? ['Cost', 'Host’s timeout', 'Always on', 'Saved'] : []), 'Share']
+	const cells = g => [hours(g.runningMs), hours(g.pausedMs), ...(priced ? [g.cost, g.hostTimeoutCost, g.alwaysOnCost, g.saved].map(money) : []),
+		priced ? percent(g.saved, g.alwaysOnCost) : percent(g.pausedMs, g.alwaysOnMs)]
 	return html`
 		<${Section} id="groups" title=${`By ${group}`} aside=${html`<${Choice} legend="Group by" name="group" value=${group} kind="small" onChange=${v => change({ group: v === 'project' ? '' : v })} options=${Object.entries(names).map(([value, name]) => ({ value, name }))} />`}>
 			${!groups.length ? html`<p class="nothing">Nothing ran or slept in this time.</p>` : html`
-			<div class="scroll" tabindex="0" role="region" aria-label=${`By ${group}`}><table class="plain numbers">
-				<thead><tr><th scope="col">${names[group]}</th><th scope="col">Ran</th><th scope="col">Slept</th>${priced && html`<th scope="col">Cost</th><th scope="col">Host’s timeout</th><th scope="col">Always on</th><th scope="col">Saved</th>`}<th scope="col">Share</th></tr></thead>
-				<tbody>${groups.slice(0, 200).map(g => html`
-					<tr key=${g.name}><th scope="row">${g.name ? group === 'sandbox' ? html`<a class="mono" href=${link(`/sandboxes/${g.name}`)}>${g.name}</a>` : html`<button type="button" class="link" onClick=${() => change({ ...filter, [group]: g.name, group: 'sandbox' })}>${g.name}</button>` : html`<span class="faint">no ${group}</span>`}</th>
-						<td>${hours(g.runningMs)}</td><td>${hours(g.pausedMs)}</td>${priced && html`<td>${money(g.cost)}</td><td>${money(g.hostTimeoutCost)}</td><td>${money(g.alwaysOnCost)}</td><td><b>${money(g.saved)}</b></td>`}
-						<td>${priced ? percent(g.saved, g.alwaysOnCost) : percent(g.pausedMs, g.alwaysOnMs)}</td></tr>`)}</tbody></table></div>
+			<div class="scroll" tabindex="0" role="region" aria-label=${`By ${group}, in numbers`}><table class="plain numbers stack" role="table">
+				<thead role="rowgroup"><tr role="row">${[names[group], ...heads].map(h => html`<th key=${h} role="columnheader" scope="col">${h}</th>`)}</tr></thead>
+				<tbody role="rowgroup">${groups.slice(0, 200).map(g => html`
+					<tr key=${g.name} role="row"><th role="rowheader" scope="row" class="name">${g.name ? group === 'sandbox' ? html`<a class="mono" href=${link(`/sandboxes/${g.name}`)}>${g.name}</a>` : html`<button type="button" class="link" onClick=${() => change({ ...filter, [group]: g.name, group: 'sandbox' })}>${g.name}</button>` : html`<span class="faint">no ${group}</span>`}</th>
+						${cells(g).map((value, i) => html`<td key=${heads[i]} role="cell" data-head=${heads[i]}>${heads[i] === 'Saved' ? html`<b>${value}</b>` : value}</td>`)}</tr>`)}</tbody></table></div>
 			${groups.length > 200 && html`<p class="faint">The first 200 of ${count(groups.length)}.</p>`}`}
 		</${Section}>`
 }
