@@ -197,7 +197,7 @@ func TestUsage_isToldBeforeAnybodyIsAsked(t *testing.T) {
 		"sandbox lst", "sandbox show", "sandbox show ia ib", "sandbox show ../status", "sandbox show IA", "sandbox show ia --history=-1",
 		"sandbox pause", "sandbox pause ia --frce", "sandbox kill ia", "sandbox list x", "sandbox list --limit=-1", "sandbox list --state RUNNING --all",
 		"sandbox create", "sandbox create a b", "sandbox create base --register ia", "sandbox create --register a/b", "sandbox create base --metadata x",
-		"sandbox create base --env NOT_SET_HERE", "sandbox hold ia --for x", "sandbox hold ia --for 0s", "sandbox hold ia --for 1h --end",
+		"sandbox create base --env NOT_SET_HERE", "sandbox hold ia --for x", "sandbox hold ia --for 0s", "sandbox hold ia --for=-1h", "sandbox hold ia --for d", "sandbox hold ia --for 1dx", "sandbox hold ia --for 99999999999d", "sandbox hold ia --for=", "sandbox hold ia --for 1h --end",
 		"sandbox hold ia --end --name=", "sandbox hold ia --end --name=a/b", "sandbox hold ia --for 1h --name=..", "sandbox watch ia ib", "sandbox watch ia --owner alice", "status now", "status --jsn", "savings --from yesterday",
 		"savings --group colour", "savings --to 2026-13-01",
 	} {
@@ -299,6 +299,12 @@ func TestHolds(t *testing.T) {
 	sandman(t.Context(), "sandbox", "hold", "ia", "--for", "90m", "--name", "night-run")
 	requireGolden(t, "holds", r.url, "sandbox", "hold", "ia")
 	requireGolden(t, "hold-end", r.url, "sandbox", "hold", "ia", "--end", "--name", "night-run")
+	requireGolden(t, "hold-end-none", r.url, "sandbox", "hold", "ia", "--end", "--name", "nihgt-run")
+	for given, want := range map[string]time.Duration{"1d": 24 * time.Hour, "1d12h": 36 * time.Hour, "90": 90 * time.Second, "2h30m": 150 * time.Minute} {
+		if got := sandman(t.Context(), "sandbox", "hold", "ia", "--for", given); got.code != 0 || r.held.For != want {
+			t.Errorf("for %s: %+v, held for %s, want %s", given, got, r.held.For, want)
+		}
+	}
 	requireGolden(t, "holds-none", r.url, "sandbox", "hold", "ib")
 	requireGolden(t, "hold-long", r.url, "sandbox", "hold", "ia", "--for", "200h")
 	requireGolden(t, "hold-killed", r.url, "sandbox", "hold", "if", "--for", "2h")

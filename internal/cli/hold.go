@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,8 @@ func (t tool) addHold(parent *cobra.Command) {
 		`  sandman sandbox hold i4iqeeqsdwjexhv2us927 --for 2h --reason "training run"
   sandman sandbox hold i4iqeeqsdwjexhv2us927
   sandman sandbox hold i4iqeeqsdwjexhv2us927 --end`, oneID)
-	span := cmd.Flags().Duration("for", 0, "how long from now, such as 90m or 8h; at most 168h, seven days")
+	var span length
+	cmd.Flags().Var(&span, "for", "how long from now, such as 90m, 8h or 1d; at most seven days")
 	reason := cmd.Flags().String("reason", "", "what for: people see it where they ask why")
 	name := cmd.Flags().String("name", "cli", "the hold's name")
 	end := cmd.Flags().Bool("end", false, "end the hold")
@@ -36,12 +38,12 @@ func (t tool) addHold(parent *cobra.Command) {
 		switch {
 		case asked && *end:
 			return failf(ExitUsage, "%w", errHoldBoth)
-		case asked && *span <= 0:
-			return failf(ExitUsage, "--for is %s, and should be longer than nothing", *span)
+		case asked && span <= 0:
+			return failf(ExitUsage, "--for is %s, and should be longer than nothing", time.Duration(span))
 		case !holdName.MatchString(*name):
 			return failf(ExitUsage, "%w", errHoldName)
 		case asked:
-			return r.putHold(args[0], *name, *span, *reason)
+			return r.putHold(args[0], *name, time.Duration(span), *reason)
 		case *end:
 			return r.endHold(args[0], *name)
 		default:
@@ -79,16 +81,39 @@ func (r *run) putHold(id, name string, span time.Duration, reason string) error 
 // moment is a time on the clock of who reads it.
 func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
+// endHold asks first: the API ends what is not there, too, and a slip of the
+// keyboard in its name would look like the end of a hold that goes on.
 func (r *run) endHold(id, name string) error {
+	_, told, err := r.holds(id)
+	if err != nil {
+		return err
+	}
 	if _, err := r.ask(request{method: http.MethodDelete, path: sandboxPath(id, "holds", name), sandbox: id}, ""); err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(told, func(h heldSandbox) bool { return h.Name == name }) {
+		r.note("Sandbox %s has no hold %s: nothing is ended", id, clean(name))
+		return nil
 	}
 	r.say("The hold %s of sandbox %s is ended", clean(name), r.colour.paint(bold, id))
 	return nil
 }
 
+// holds gives the answer, and what is in it.
+func (r *run) holds(id string) (answer reply, all []heldSandbox, err error) {
+	answer, err = r.ask(request{method: http.MethodGet, path: sandboxPath(id, "holds"), sandbox: id}, "")
+	if err != nil {
+		return answer, nil, err
+	}
+	var told struct {
+		Holds []heldSandbox `json:"holds"`
+	}
+	err = answer.decode(&told)
+	return answer, told.Holds, err
+}
+
 func (r *run) showHolds(id string) error {
-	answer, err := r.ask(request{method: http.MethodGet, path: sandboxPath(id, "holds"), sandbox: id}, "")
+	answer, told, err := r.holds(id)
 	if err != nil {
 		return err
 	}
@@ -96,14 +121,8 @@ func (r *run) showHolds(id string) error {
 		r.printJSON(answer.body)
 		return nil
 	}
-	var told struct {
-		Holds []heldSandbox `json:"holds"`
-	}
-	if err := answer.decode(&told); err != nil {
-		return err
-	}
 	tab := table{head: []string{"HOLD", "ENDS", "BY", "REASON"}}
-	for _, h := range told.Holds {
+	for _, h := range told {
 		tab.add(text(h.Name), text(until(h.ExpiresAt, answer.now)), text(h.By), text(h.Reason))
 	}
 	if len(tab.rows) == 0 {

@@ -46,6 +46,7 @@ type sandbox struct {
 	ActivityKind string     `json:"activityKind"`
 	PauseAt      *time.Time `json:"pauseAt"`
 	AwakeBecause []string   `json:"awakeBecause"`
+	StoreAway    bool       `json:"storeAway"` // AwakeBecause says so
 
 	LastError *struct {
 		At      time.Time `json:"at"`
@@ -166,6 +167,8 @@ func (s *sandbox) outlook(now time.Time) string {
 	switch {
 	case s.PauseAt != nil:
 		return until(*s.PauseAt, now)
+	case s.State == running && s.StoreAway:
+		return strings.Join(s.AwakeBecause, ", ")
 	case s.State == running && len(s.AwakeBecause) > 0:
 		return "not while: " + strings.Join(s.AwakeBecause, ", ")
 	default:

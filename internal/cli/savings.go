@@ -137,14 +137,15 @@ const barWidth = 30
 
 // showDays draws how much of each day was slept.
 func (r *run) showDays(s *savings) {
-	if len(s.Days) == 0 {
+	days := sinceFirst(s.Days)
+	if len(days) == 0 {
 		return
 	}
 	tab := table{head: []string{"DAY", "ASLEEP", "", "RUNNING"}, right: []bool{false, false, true, true}}
 	if s.PricePerMinute > 0 {
 		tab.head, tab.right = append(tab.head, "SAVED"), append(tab.right, true)
 	}
-	for _, d := range s.Days {
+	for _, d := range days {
 		row := []cell{text(d.Day), {bar(d.asleep(), barWidth), blue}, text(percent(d.asleep())), text(span(millis(d.RunningMs)))}
 		if s.PricePerMinute > 0 {
 			row = append(row, text(money(d.Saved)))
@@ -153,6 +154,18 @@ func (r *run) showDays(s *savings) {
 	}
 	fmt.Fprintln(r.out)
 	_, _ = r.out.Write(tab.render(r.colour))
+	if len(days) < len(s.Days) {
+		r.note("Nothing ran or slept before %s", clean(days[0].Day))
+	}
+}
+
+// sinceFirst leaves the days out before anything counts.
+func sinceFirst(days []amounts) []amounts {
+	first := slices.IndexFunc(days, func(d amounts) bool { return d.RunningMs+d.PausedMs > 0 })
+	if first < 0 {
+		return nil
+	}
+	return days[first:]
 }
 
 func (r *run) showGroups(s *savings, group string) {

@@ -66,7 +66,11 @@ func (s *sandbox) details(now time.Time) [][2]string {
 	used, failed, streams, metadata := "", "", "", make([]string, 0, len(s.Metadata))
 	if s.LastActivity != nil {
 		used = ago(*s.LastActivity, now)
-		if s.ActivityKind != "" {
+		switch s.ActivityKind {
+		case "":
+		case "adopted": // what Sandman itself has noted
+			used = "not since it was first seen, " + used
+		default:
 			used += ": " + s.ActivityKind
 		}
 	}

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -125,3 +127,43 @@ func money(v float64) string {
 	}
 	return fmt.Sprintf("%.2f", v)
 }
+
+// length is a duration of the command line, as the API reads them: with days,
+// or as a bare number of seconds.
+type length time.Duration
+
+func (l *length) Type() string { return "duration" }
+
+// String gives nothing for nothing, which help then does not show as a default.
+func (l *length) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *length) Set(s string) error {
+	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
+		*l = length(seconds) * length(time.Second)
+		return nil
+	}
+	rest, total := s, time.Duration(0)
+	if days, tail, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 15)
+		if err != nil {
+			return errLength
+		}
+		total, rest = time.Duration(n)*24*time.Hour, tail
+	}
+	if rest != "" || total == 0 {
+		d, err := time.ParseDuration(rest)
+		if err != nil {
+			return errLength
+		}
+		total += d
+	}
+	*l = length(total)
+	return nil
+}
+
+var errLength = errors.New("write it as 90s, 10m or 1d12h")

@@ -54,8 +54,11 @@ func (w *watcher) watch() error {
 	set(q, "sandbox", w.one)
 	f := &follower{client: w.client, query: q, about: w.one, opened: w.opened, handle: w.handle, lost: w.lost}
 	err := f.follow(w.ctx)
-	if errors.Is(err, errOver) {
+	switch {
+	case errors.Is(err, errOver):
 		return nil
+	case err == nil: // Ctrl+C: nobody needs to be told so
+		return &silentError{ExitInterrupted}
 	}
 	return err
 }
@@ -219,6 +222,8 @@ func use(sb *sandbox, now time.Time) string {
 	switch {
 	case sb.PauseAt != nil:
 		return "idle, sleeps " + until(*sb.PauseAt, now)
+	case sb.StoreAway:
+		return clean(strings.Join(sb.AwakeBecause, ", "))
 	case len(sb.AwakeBecause) > 0:
 		return "in use: " + clean(strings.Join(sb.AwakeBecause, ", "))
 	default:

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -120,5 +121,24 @@ func TestWatch_thatCannotBegin(t *testing.T) {
 	r.server.Close()
 	if got := sandman(t.Context(), "sandbox", "watch"); got.code != 5 {
 		t.Errorf("nobody there: %+v", got)
+	}
+}
+
+// Ctrl+C is told from the sandbox's end by the exit code alone.
+func TestWatch_interrupted(t *testing.T) {
+	r := newRig(t)
+	r.put("ia", session.Running, time.Minute)
+	r.routes["GET /events"] = func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, begin)
+		w.(http.Flusher).Flush()
+		<-req.Context().Done()
+	}
+	for _, args := range [][]string{{"sandbox", "watch"}, {"sandbox", "watch", "ia", "--json"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(300*time.Millisecond, cancel)
+		if got := sandman(ctx, args...); got.code != 130 || strings.Contains(got.err, "Error") {
+			t.Errorf("%v: %+v", args, got)
+		}
 	}
 }

@@ -24,7 +24,7 @@ type Record struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
 
-	IdleTimeout Duration `json:"idleTimeout,omitempty"` // 0: the configured default
+	IdleTimeout Duration `json:"idleTimeout,omitempty"` // what is asked for it, 0: nothing; Rules.Settings says what holds
 	WakePolicy  string   `json:"wakePolicy,omitempty"`  // "": the site's default
 	// SetBy says who set the settings above, owner and project, by their names.
 	// Of what was never set by hand it says nothing.

@@ -169,7 +169,7 @@ func (s *sandman) startWatch(t *testing.T, args ...string) *watching {
 func (w *watching) interrupt(t *testing.T) {
 	t.Helper()
 	_ = w.cmd.Process.Signal(os.Interrupt)
-	if err := w.cmd.Wait(); err != nil {
+	if err := w.cmd.Wait(); w.cmd.ProcessState.ExitCode() != 130 {
 		t.Errorf("after Ctrl+C a watch ends with %v: %s", err, w.errs.String())
 	}
 }
@@ -399,7 +399,8 @@ func (s *sandman) runDocs(t *testing.T, line string) {
 		eventually(t, readyWithin, "a line of "+line, func() bool { return out.String() != "" })
 		_ = shell.Process.Signal(os.Interrupt)
 	}
-	if err := shell.Wait(); err != nil || out.String() == "" {
+	interrupted := strings.Contains(line, " watch")
+	if err := shell.Wait(); err != nil && !interrupted || interrupted && shell.ProcessState.ExitCode() != 130 || out.String() == "" {
 		t.Errorf("$ %s\n%s(%v)", line, out.String(), err)
 	}
 }
