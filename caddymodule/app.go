@@ -57,6 +57,7 @@ type App struct {
 
 	// Where sandboxes run. The first host creates the new ones, and is what the
 	// E2B API leads to; all of them are asked for a sandbox that is not known.
+	// Of several of one kind, all but one must be given a `name`.
 	// Default: `local`, process trees on this machine.
 	HostsRaw []json.RawMessage `json:"hosts,omitempty" caddy:"namespace=sandman.hosts inline_key=host"`
 
@@ -227,6 +228,9 @@ func (a *App) Validate() error {
 	}
 	if a.PricePerMinute < 0 {
 		return errors.New("price_per_minute must not be negative")
+	}
+	if err := checkHostNames(a.hosts); err != nil {
+		return err
 	}
 	for _, h := range a.hosts {
 		if _, local := h.(*LocalHost); local && !a.Etcd.Embedded {

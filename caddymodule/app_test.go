@@ -30,6 +30,9 @@ func TestApp_refusesWhatCantWork(t *testing.T) {
 		{"etcd twice", `"etcd": {"embedded": true, "endpoints": ["localhost:2379"]}`, "either embedded"},
 		{"etcd nowhere", `"etcd": {}, "hosts": [{"host": "origin", "url": "http://localhost:3080"}]`, "no endpoints"},
 		{"host without a URL", `"hosts": [{"host": "origin", "url": "localhost:3080"}]`, "http://"},
+		{"two hosts of one kind without names", `"hosts": [{"host": "origin", "url": "http://a"}, {"host": "origin", "url": "http://b"}]`, `two hosts are named "origin": give`},
+		{"a host named as one of another kind", `"hosts": [{"host": "local"}, {"host": "origin", "url": "http://b", "name": "local"}]`, `two hosts are named "local": give`},
+		{"a host's name of strange letters", `"hosts": [{"host": "e2b", "name": "our host"}]`, `"our host"`},
 		{"token of no known role", `"tokens": [{"name": "x", "role": "king", "secret": "s"}]`, "king"},
 		{"two tokens of one name", `"tokens": [{"name": "x", "role": "admin", "secret": "s"}, {"name": "x", "role": "viewer", "secret": "r"}]`, `"x"`},
 	} {
@@ -44,6 +47,13 @@ func TestApp_refusesWhatCantWork(t *testing.T) {
 
 func TestApp_needsNoConfiguration(t *testing.T) {
 	if err := validate(t, fmt.Sprintf(`{"data": %q}`, t.TempDir())); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestApp_takesSeveralHostsOfOneKind(t *testing.T) {
+	config := `"hosts": [{"host": "origin", "url": "http://a"}, {"host": "origin", "url": "http://b", "name": "b"}, {"host": "e2b"}, {"host": "e2b", "name": "e2b-eu"}, {"host": "local"}]`
+	if err := validate(t, fmt.Sprintf(`{"data": %q, %s}`, t.TempDir(), config)); err != nil {
 		t.Error(err)
 	}
 }

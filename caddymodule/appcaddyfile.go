@@ -133,6 +133,14 @@ func (a *App) unmarshalHost(d *caddyfile.Dispenser) error {
 		return err
 	}
 	a.HostsRaw = append(a.HostsRaw, caddyconfig.JSONModuleObject(unm, "host", name, nil))
+	host, ok := unm.(hostModule)
+	if !ok {
+		return nil // Provision says so
+	}
+	a.hosts = append(a.hosts, host) // of a configuration that is only read
+	if err := checkHostNames(a.hosts); err != nil {
+		return d.WrapErr(err)
+	}
 	return nil
 }
 

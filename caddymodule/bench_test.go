@@ -113,7 +113,7 @@ func benchSandbox(b *testing.B) (id, addr string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	local := app.(*App).running.hosts[0].Host.(*localHost)
+	local := app.(*App).running.hosts[0].Host.(namedHost)
 	hour := int32(time.Hour / time.Second)
 	sb, err := local.API().Create(context.Background(), e2b.NewSandbox{TemplateID: "base", Timeout: &hour})
 	if err != nil {

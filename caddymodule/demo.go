@@ -110,10 +110,11 @@ func (m *demoMaker) run(ctx context.Context) {
 }
 
 func (m *demoMaker) make(ctx context.Context) (api.Sandbox, error) {
-	var ok bool
-	if m.local, ok = m.engine.hosts[0].Host.(*localHost); !ok {
+	host, ok := m.engine.hosts[0].Host.(namedHost)
+	if !ok {
 		return api.Sandbox{}, errors.New("it needs the host local, and another one is configured")
 	}
+	m.local = host.localHost
 	if err := m.engine.Ready(ctx); err != nil {
 		return api.Sandbox{}, fmt.Errorf("waiting for the session store: %w", err)
 	}

@@ -1,11 +1,14 @@
 package caddymodule
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +32,8 @@ func init() {
 // called when an engine starts, and the host closed after it has ended, so that
 // a host outlives the configuration that its last requests came under.
 type hostModule interface {
+	// HostName is what the host is called, by configuration or by default.
+	HostName() string
 	Open(data string, logger *zap.Logger) (openHost, error)
 }
 
@@ -45,6 +50,27 @@ type openHost struct {
 type closerFunc func() error
 
 func (f closerFunc) Close() error { return f() }
+
+// hostNames are such as can stand in a URL, a label and a log.
+var hostNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// checkHostNames refuses two hosts of one name: the sandboxes of the second
+// would be looked for at the first, and not found there.
+func checkHostNames(hosts []hostModule) error {
+	seen := make(map[string]bool)
+	for _, h := range hosts {
+		name := h.HostName()
+		switch {
+		case !hostNames.MatchString(name):
+			return fmt.Errorf("a host can't be named %q: want up to 63 letters, digits, '.', '_' and '-'", name)
+		case seen[name]:
+			return fmt.Errorf("two hosts are named %q: give the one that is new a name of its own, by the option name in its block; "+
+				"the other one must keep its name, by which its sandboxes are known", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
 
 // keyOr gives the configured key, else E2B_API_KEY, else the default.
 func keyOr(configured string) string {
@@ -77,6 +103,11 @@ type OriginHost struct {
 	// The URL of the host, `http://` or `https://`. Required.
 	URL string `json:"url"`
 
+	// What the host is called: in records, lists, the status and logs. Two hosts
+	// can't have one name. Sandboxes are known by their host's name, and can't be
+	// reached while no host has it. Default: `origin`.
+	Name string `json:"name,omitempty"`
+
 	// The API key. Placeholders such as `{env.HOST_KEY}` are replaced.
 	// Default: the environment's `E2B_API_KEY`, else `e2b_` and 40 zeros.
 	APIKey string `json:"api_key,omitempty"`
@@ -93,6 +124,7 @@ func (OriginHost) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile sets up the host:
 //
 //	host <url> {
+//		name    <name>
 //		api_key <key>
 //	}
 func (h *OriginHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -105,7 +137,7 @@ func (h *OriginHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	} else if d.NextArg() {
 		return d.ArgErr()
 	}
-	return hostOptions(d, map[string]*string{"api_key": &h.APIKey})
+	return hostOptions(d, map[string]*string{"name": &h.Name, "api_key": &h.APIKey})
 }
 
 // Validate checks the URL.
@@ -113,6 +145,9 @@ func (h *OriginHost) Validate() error {
 	_, err := parseOrigin(h.URL)
 	return err
 }
+
+// HostName implements hostModule.
+func (h *OriginHost) HostName() string { return cmp.Or(h.Name, "origin") }
 
 // Open implements hostModule.
 func (h *OriginHost) Open(string, *zap.Logger) (openHost, error) {
@@ -122,7 +157,7 @@ func (h *OriginHost) Open(string, *zap.Logger) (openHost, error) {
 	}
 	forward := newAPITransport()
 	r := &remoteHost{
-		name: "origin",
+		name: h.HostName(),
 		api:  e2b.NewClient(base.String(), keyOr(h.APIKey), &http.Client{Transport: forward}),
 		route: func(e2b.Target) engine.Route {
 			return engine.Route{Addr: hostPort(base), TLS: base.Scheme == "https"}
@@ -134,6 +169,11 @@ func (h *OriginHost) Open(string, *zap.Logger) (openHost, error) {
 // E2BHost is E2B itself, or a host that gives each port of each sandbox a name
 // of its own under a domain, as E2B does.
 type E2BHost struct {
+	// What the host is called: in records, lists, the status and logs. Two hosts
+	// can't have one name. Sandboxes are known by their host's name, and can't be
+	// reached while no host has it. Default: `e2b`.
+	Name string `json:"name,omitempty"`
+
 	// The API key. Placeholders such as `{env.HOST_KEY}` are replaced.
 	// Default: the environment's `E2B_API_KEY`.
 	APIKey string `json:"api_key,omitempty"`
@@ -157,6 +197,7 @@ func (E2BHost) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile sets up the host:
 //
 //	host e2b {
+//		name    <name>
 //		api_key <key>
 //		domain  <domain>
 //		api_url <url>
@@ -166,7 +207,7 @@ func (h *E2BHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return hostOptions(d, map[string]*string{"api_key": &h.APIKey, "domain": &h.Domain, "api_url": &h.APIURL})
+	return hostOptions(d, map[string]*string{"name": &h.Name, "api_key": &h.APIKey, "domain": &h.Domain, "api_url": &h.APIURL})
 }
 
 // Provision fills in the defaults.
@@ -186,6 +227,9 @@ func (h *E2BHost) Validate() error {
 	return err
 }
 
+// HostName implements hostModule.
+func (h *E2BHost) HostName() string { return cmp.Or(h.Name, "e2b") }
+
 // Open implements hostModule.
 func (h *E2BHost) Open(string, *zap.Logger) (openHost, error) {
 	base, err := parseOrigin(h.APIURL)
@@ -198,7 +242,7 @@ func (h *E2BHost) Open(string, *zap.Logger) (openHost, error) {
 		domain, port = h.Domain, "443"
 	}
 	r := &remoteHost{
-		name: "e2b",
+		name: h.HostName(),
 		api:  e2b.NewClient(base.String(), keyOr(h.APIKey), &http.Client{Transport: forward}),
 		route: func(t e2b.Target) engine.Route {
 			name := t.String() + "." + domain

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -26,6 +27,11 @@ func init() {
 // LocalHost runs sandboxes as process trees on this machine, in process: for
 // development, tests and trusted code. Process trees are no security boundary.
 type LocalHost struct {
+	// What the host is called: in records, lists, the status and logs. Two hosts
+	// can't have one name. Sandboxes are known by their host's name, and can't be
+	// reached while no host has it. Default: `local`.
+	Name string `json:"name,omitempty"`
+
 	// The folder of the sandboxes, one folder each. No other process can use it.
 	// Default: `sandboxes` in the app's data folder.
 	Dir string `json:"dir,omitempty"`
@@ -47,6 +53,7 @@ func (LocalHost) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile sets up the host:
 //
 //	host local {
+//		name    <name>
 //		dir     <dir>
 //		api_key <key>
 //	}
@@ -55,11 +62,14 @@ func (h *LocalHost) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return hostOptions(d, map[string]*string{"dir": &h.Dir, "api_key": &h.APIKey})
+	return hostOptions(d, map[string]*string{"name": &h.Name, "dir": &h.Dir, "api_key": &h.APIKey})
 }
 
 // localHosts keeps a host open as long as any configuration uses its folder.
 var localHosts = caddy.NewUsagePool()
+
+// HostName implements hostModule.
+func (h *LocalHost) HostName() string { return cmp.Or(h.Name, "local") }
 
 // Open implements hostModule.
 func (h *LocalHost) Open(data string, logger *zap.Logger) (openHost, error) {
@@ -80,7 +90,7 @@ func (h *LocalHost) Open(data string, logger *zap.Logger) (openHost, error) {
 		return err
 	}
 	base := &url.URL{Scheme: "http", Host: "local"}
-	return openHost{Host: local, Closer: closerFunc(release), base: base, forward: inProcess{local.host.Handler()}, key: local.key}, nil
+	return openHost{Host: namedHost{local, h.HostName()}, Closer: closerFunc(release), base: base, forward: inProcess{local.host.Handler()}, key: local.key}, nil
 }
 
 // localHost is a sandboxd of this process.
@@ -116,7 +126,14 @@ func openLocal(dir, key string, logger *zap.Logger) (*localHost, error) {
 // Destruct implements caddy.Destructor. The sandboxes go on running.
 func (l *localHost) Destruct() error { return l.host.Close() }
 
-func (l *localHost) Name() string     { return "local" }
+// namedHost is a localHost as one configuration calls it.
+type namedHost struct {
+	*localHost
+	name string
+}
+
+func (n namedHost) Name() string { return n.name }
+
 func (l *localHost) Freezer() string  { return l.host.Freezer() }
 func (l *localHost) API() *e2b.Client { return l.api }
 
@@ -212,5 +229,5 @@ func (a *answer) Write(p []byte) (int, error) {
 var (
 	_ caddyfile.Unmarshaler = (*LocalHost)(nil)
 	_ hostModule            = (*LocalHost)(nil)
-	_ engine.Host           = (*localHost)(nil)
+	_ engine.Host           = namedHost{}
 )

@@ -138,6 +138,9 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	if len(cfg.Hosts) == 0 {
 		return nil, errors.New("no host of sandboxes is configured")
 	}
+	if err := checkNames(cfg.Hosts); err != nil {
+		return nil, err
+	}
 	if cfg.IdleTimeout < session.MinIdleTimeout {
 		return nil, fmt.Errorf("idle timeout %s is too short: at least %s", cfg.IdleTimeout, session.MinIdleTimeout)
 	}

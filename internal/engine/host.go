@@ -17,7 +17,7 @@ import (
 // Host is a place where sandboxes run.
 type Host interface {
 	// Name is what records call the host. It must stay the same as long as
-	// there are records of it.
+	// there are records of it, and be no other host's.
 	Name() string
 	// API reaches the host's E2B API.
 	API() *e2b.Client
@@ -46,6 +46,19 @@ var (
 	ErrAsleep = errors.New("the sandbox is paused at its host")
 	ErrGone   = errors.New("the host knows no such sandbox")
 )
+
+// checkNames refuses two hosts of one name: the second one's sandboxes would be
+// taken for gone, since the first knows none of them.
+func checkNames(all []Host) error {
+	seen := make(map[string]bool, len(all))
+	for _, h := range all {
+		if seen[h.Name()] {
+			return fmt.Errorf("two hosts of sandboxes are named %q", h.Name())
+		}
+		seen[h.Name()] = true
+	}
+	return nil
+}
 
 // hosts is the configured hosts as waking and pausing see them.
 type hosts struct {
