@@ -249,7 +249,7 @@ func (t Token) mayNot(op *huma.Operation) string {
 	case t.badge != nil && !t.badge.may(needs):
 		return fmt.Sprintf("This badge token was not made for this: it takes %q in may.", needs)
 	case t.badge == nil && t.Role.rank() < role.rank():
-		return fmt.Sprintf("This takes the role %s, and the token %q is a %s's.", role, t.Name, t.Role)
+		return fmt.Sprintf("This takes the role %s, and the token %q has the role %s.", role, t.Name, t.Role)
 	}
 	return ""
 }

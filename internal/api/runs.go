@@ -12,7 +12,7 @@ import (
 
 type runsInput struct {
 	Limit  int    `query:"limit" default:"100" minimum:"1" maximum:"500" doc:"At most so many."`
-	Before string `query:"before" maxLength:"128" doc:"Only those before this one: next of the page before."`
+	Before string `query:"before" maxLength:"128" pattern:"^[0-9]{13,}-(sweep|pass)-.+$" patternDescription:"the id of a run" doc:"Only those before this one: next of the page before."`
 }
 
 type runsOutput struct {

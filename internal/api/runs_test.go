@@ -51,6 +51,11 @@ func TestRuns_inPagesWithTheRateOfAll(t *testing.T) {
 			t.Fatalf("got %v", ids)
 		}
 	}
+	for _, none := range []string{"zzz", "1764028560000", "1764028560000-nap-n1"} {
+		if a := c.call(t, viewer, "GET", "/api/v1/runs?before="+none, ""); a.status != http.StatusUnprocessableEntity || a.code(t) != "invalid" {
+			t.Errorf("before=%s: %s", none, a)
+		}
+	}
 	if a := c.call(t, alice, "GET", "/api/v1/runs", ""); a.status != http.StatusForbidden {
 		t.Errorf("%s", a)
 	}

@@ -209,7 +209,7 @@ func TestDashboard_whoMayOnlyLook(t *testing.T) {
 	d.press(t, "Sign in")
 	d.await(t, stateOf(id, "RUNNING"))
 	d.goTo(t, "/sandboxes/"+id)
-	d.await(t, "text=yours (eye) is a viewer’s")
+	d.await(t, "text=yours (eye) has the role viewer")
 	for _, name := range []string{"Pause", "Keep awake", "Save"} {
 		if !ask[bool](t, d.browser, `return await page.getByRole('button', { name: %q, exact: true }).isDisabled()`, name) {
 			t.Errorf("a viewer can press %s", name)

@@ -112,5 +112,5 @@ export const may = role => !who.value || ranks[who.value.role] >= ranks[role]
 // whyNot says why a button can't be used, or ''.
 export function whyNot(role) {
 	if (may(role)) return ''
-	return `This takes ${role === 'admin' ? 'an admin' : 'an operator'}’s token; yours (${who.value.name}) is a ${who.value.role}’s.`
+	return `This takes ${role === 'admin' ? 'an admin' : 'an operator'}’s token; yours (${who.value.name}) has the role ${who.value.role}.`
 }
