@@ -366,6 +366,36 @@ func TestDashboard_policies(t *testing.T) {
 	}
 }
 
+// What is made in the dashboard is somebody's from the start, and has its metadata.
+func TestDashboard_newSandbox(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	d := openDashboard(t, s, token)
+	d.await(t, "text=No sandboxes yet")
+	d.do(t, `await page.getByRole('button', { name: 'New sandbox' }).first().click()
+		await page.getByLabel('Owner', { exact: true }).fill('alice')
+		await page.getByLabel('Project', { exact: true }).fill('atlas')
+		await page.getByLabel('Metadata').fill('ticket')`)
+	d.press(t, "Create")
+	d.await(t, "text=“ticket” is no metadata.")
+	d.do(t, `await page.getByLabel('Metadata').fill('ticket=a=b\n\n name = a value ')`)
+	d.screenshot(t, "dialog")
+	d.press(t, "Create")
+	d.await(t, `article[data-state="RUNNING"]`)
+	d.await(t, "article >> text=alice")
+	var page struct {
+		Sandboxes []struct {
+			Owner, Project string
+			Metadata       map[string]string
+		}
+	}
+	s.call(t, http.MethodGet, "/sandboxes", "").decode(t, &page)
+	if len(page.Sandboxes) != 1 || page.Sandboxes[0].Owner != "alice" || page.Sandboxes[0].Project != "atlas" ||
+		page.Sandboxes[0].Metadata["ticket"] != "a=b" || page.Sandboxes[0].Metadata["name"] != "a value" {
+		t.Errorf("made was %+v", page.Sandboxes)
+	}
+}
+
 // axe is the text of axe-core, which judges a page's accessibility.
 func axe(t *testing.T) string {
 	t.Helper()

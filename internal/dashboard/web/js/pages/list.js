@@ -1,6 +1,6 @@
 // All sandboxes: filters, search, and a live table of thousands.
 import { computed, html, memo, signal, useEffect, useRef, useSignal } from '../lib.js'
-import { call, whyNot, who } from '../api.js'
+import { call, one, whyNot, who } from '../api.js'
 import { connection, loaded, put, sandboxes, totals, version } from '../live.js'
 import { go, link, route, setQuery } from '../route.js'
 import { count, plural } from '../format.js'
@@ -178,6 +178,31 @@ function NoneYet({ create }) {
 		</${Empty}>`
 }
 
+// metadataOf reads lines such as name=value.
+function metadataOf(text) {
+	const lines = text.split('\n').map(line => line.trim()).filter(Boolean)
+	const wrong = lines.find(line => line.indexOf('=') < 1)
+	if (wrong) throw new Error(`“${wrong}” is no metadata. Write name=value, one on each line.`)
+	return Object.fromEntries(lines.map(line => [line.slice(0, line.indexOf('=')).trim(), line.slice(line.indexOf('=') + 1).trim()]))
+}
+
+// make creates or registers a sandbox, and then says whose it is: under which metadata the host would keep
+// that is for the configuration to say.
+async function make(how, form) {
+	const field = name => (form.get(name) ?? '').trim()
+	const body = how === 'template' ? { template: field('what') } : { sandboxID: field('what') }
+	const metadata = metadataOf(field('metadata'))
+	if (Object.keys(metadata).length) body.metadata = metadata
+	const { data } = await call('POST', 'sandboxes', { body, headers: { 'Idempotency-Key': crypto.randomUUID?.() ?? String(Math.random()) } })
+	put(data)
+	const settings = Object.fromEntries(['owner', 'project'].map(name => [name, field(name)]).filter(([, value]) => value))
+	if (Object.keys(settings).length) {
+		await call('PATCH', one(data.sandboxID), { body: settings }).then(answer => put(answer.data),
+			err => toast(`${data.sandboxID} is there, but its ${Object.keys(settings).join(' and ')} could not be set: ${err.message}`, 'error'))
+	}
+	return data.sandboxID
+}
+
 function Create({ onClose }) {
 	const how = useSignal('template')
 	const error = useSignal('')
@@ -185,15 +210,13 @@ function Create({ onClose }) {
 	const form = useRef()
 	const submit = async event => {
 		event.preventDefault()
-		const value = new FormData(form.current).get('what').trim()
 		busy.value = true
 		error.value = ''
 		try {
-			const { data } = await call('POST', 'sandboxes', { body: how.value === 'template' ? { template: value } : { sandboxID: value }, headers: { 'Idempotency-Key': crypto.randomUUID?.() ?? String(Math.random()) } })
-			put(data)
-			toast(how.value === 'template' ? `${data.sandboxID} was made.` : `${data.sandboxID} is known now.`)
+			const id = await make(how.value, new FormData(form.current))
+			toast(how.value === 'template' ? `${id} was made.` : `${id} is known now.`)
 			onClose()
-			go(`/sandboxes/${data.sandboxID}`)
+			go(`/sandboxes/${id}`)
 		} catch (err) {
 			error.value = err.message
 			busy.value = false
@@ -205,6 +228,11 @@ function Create({ onClose }) {
 				<${Choice} legend="How" name="how" value=${how.value} onChange=${v => { how.value = v }} options=${[{ value: 'template', name: 'From a template' }, { value: 'register', name: 'One that the host has' }]} />
 				<label for="what">${how.value === 'template' ? 'Template' : 'Sandbox ID'}</label>
 				<input id="what" name="what" required key=${how.value} defaultValue=${how.value === 'template' ? 'base' : ''} pattern=${how.value === 'template' ? undefined : '[a-z0-9]{1,64}'} autocomplete="off" spellcheck="false" autofocus />
+				<div class="pair">
+					${!who.value?.owner && html`<div><label for="new-owner">Owner</label><input id="new-owner" name="owner" maxlength="256" placeholder="nobody" autocomplete="off" spellcheck="false" /></div>`}
+					<div><label for="new-project">Project</label><input id="new-project" name="project" maxlength="256" placeholder="none" autocomplete="off" spellcheck="false" /></div>
+				</div>
+				${how.value === 'template' && html`<label for="new-metadata">Metadata</label><textarea id="new-metadata" name="metadata" rows="3" placeholder="name=value, one on each line" spellcheck="false"></textarea>`}
 				${error.value && html`<${Note} kind="error" role="alert">${error.value}</${Note}>`}
 				<footer><button type="button" class="button" onClick=${onClose}>Cancel</button>
 				<button class="button primary" aria-busy=${busy.value ? 'true' : undefined} disabled=${busy.value}>${busy.value ? 'Working…' : how.value === 'template' ? 'Create' : 'Register'}</button></footer>
