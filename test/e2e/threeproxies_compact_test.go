@@ -83,20 +83,19 @@ func testCompaction(t *testing.T, leader bool) {
 // busy machine let the store be silent meanwhile, that may be a settle period later.
 func (c *cluster) requirePausedOnTime(t *testing.T, id string) {
 	t.Helper()
-	losses := c.losses()
+	before := c.contacts()
 	lastUse := time.Now()
 	c.sandmen[0].mustAsk(t, id)
 	c.sandmen[0].awaitState(t, settled+clusterIdle+late, id, "PAUSED")
 	quiet := time.Since(lastUse)
-	if quiet < clusterIdle || quiet > clusterIdle+late && c.losses() == losses {
+	if quiet < clusterIdle || quiet > clusterIdle+late && c.contacts() == before {
 		t.Errorf("asleep %s after its last use, with an idle timeout of %s", quiet, clusterIdle)
 	}
 }
 
-// losses counts how often contact with the store was lost.
-func (c *cluster) losses() (n int) {
+func (c *cluster) contacts() (n int) {
 	for _, s := range c.sandmen {
-		n += strings.Count(s.process.log.String(), "lost contact with the store")
+		n += s.contacts()
 	}
 	return n
 }

@@ -180,11 +180,18 @@ func TestHistory_saysWhy(t *testing.T) {
 	}
 }
 
-// configure changes a sandbox's settings.
+// configure changes a sandbox's settings. As any client it comes again where a busy machine lets the
+// store be silent for seconds.
 func (s *sandman) configure(t *testing.T, id, patch string) {
 	t.Helper()
-	if a := s.call(t, http.MethodPatch, "/sandboxes/"+id, patch); a.status != http.StatusOK {
-		t.Fatalf("changing sandbox %s by %s: %s", id, patch, a)
+	for deadline := time.Now().Add(settled); ; time.Sleep(time.Second) {
+		a := s.call(t, http.MethodPatch, "/sandboxes/"+id, patch)
+		switch {
+		case a.status == http.StatusOK:
+			return
+		case a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || time.Now().After(deadline):
+			t.Fatalf("changing sandbox %s by %s: %s", id, patch, a)
+		}
 	}
 }
 
