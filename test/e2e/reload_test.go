@@ -382,3 +382,24 @@ func TestReload_leavesNothingBehind(t *testing.T) {
 	s.idle = o.idle
 	s.requirePausedOnTime(t, id, lastUse)
 }
+
+// What a sandbox has asked for itself yields to limits that come later.
+func TestReload_lowersTheLongestIdleTimeout(t *testing.T) {
+	t.Parallel()
+	o := options{data: filepath.Join(shortDir(t), "d")}
+	s := start(t, o)
+	id := s.create(t)
+	s.call(t, http.MethodPatch, "/sandboxes/"+id, `{"idleTimeout":"5m"}`)
+	s.awaitState(t, late, id, "RUNNING")
+	o.caddyfile, o.idle = strings.NewReplacer("idle_timeout {", "limits {\n\t\t\tidle_timeout 0 3s\n\t\t}\n\t\tidle_timeout {"), reloadedIdle
+	s.reload(t, o)
+	s.awaitState(t, reloadedIdle+late, id, "PAUSED")
+	if r := s.record(t, id); r.Reason != "idle for 3s" {
+		t.Errorf("it was paused because: %q", r.Reason)
+	}
+	o.caddyfile = nil
+	s.reload(t, o)
+	s.call(t, http.MethodPost, "/sandboxes/"+id+"/resume", "")
+	time.Sleep(2 * reloadedIdle) // a pause that must not come has no event
+	s.awaitState(t, late, id, "RUNNING")
+}
