@@ -65,7 +65,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 	return a.provision(ctx, func(app *App, e *runningEngine) (http.Handler, error) {
 		return api.New(api.Config{
 			Version: version(), Reader: e, Actor: e, Tokens: app.tokens, Ending: app.serving, Log: app.logger.Named("api"),
-			PricePerMinute: app.PricePerMinute, HostTimeout: cmp.Or(time.Duration(app.HostTimeout), store.DefaultHostTimeout),
+			PricePerMinute: app.PricePerMinute, Currency: app.Currency, HostTimeout: cmp.Or(time.Duration(app.HostTimeout), store.DefaultHostTimeout),
 			AllowOrigins: a.AllowOrigins, RateLimit: a.RateLimit.limit(),
 		})
 	})

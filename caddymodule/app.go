@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"go.uber.org/zap"
@@ -84,6 +85,10 @@ type App struct {
 	// What a running sandbox costs per minute, in any currency, for the savings
 	// that are shown. Default: 0.
 	PricePerMinute float64 `json:"price_per_minute,omitempty"`
+
+	// The currency of that price, such as USD, which is shown with each amount.
+	// In a Caddyfile it stands behind the amount. Default: none is shown.
+	Currency string `json:"currency,omitempty"`
 
 	// The timeout that the host's own API gives a sandbox, which ends its run
 	// whether somebody uses it or not. The savings tell what whole runs of it
@@ -203,13 +208,16 @@ func (a *App) defaults() {
 // identify must be called before the raw hosts are loaded, and let go.
 func (a *App) identify() (string, error) {
 	settings := *a
-	settings.Tokens, settings.PricePerMinute = nil, 0
+	settings.Tokens, settings.PricePerMinute, settings.Currency = nil, 0, ""
 	b, err := json.Marshal(settings)
 	if settings.Etcd != nil {
 		b = append(b, settings.Etcd.key()...)
 	}
 	return string(b), err
 }
+
+// currencies are ISO 4217's codes and the like, or signs.
+var currencies = regexp.MustCompile(`^(|[A-Za-z]{1,5}|[A-Za-z]{0,3}\p{Sc})$`)
 
 // Validate checks the values, and what they mean together.
 func (a *App) Validate() error {
@@ -228,6 +236,9 @@ func (a *App) Validate() error {
 	}
 	if a.PricePerMinute < 0 {
 		return errors.New("price_per_minute must not be negative")
+	}
+	if !currencies.MatchString(a.Currency) {
+		return fmt.Errorf("currency %q is none: write three letters such as USD, or a sign such as €", a.Currency)
 	}
 	if err := checkHostNames(a.hosts); err != nil {
 		return err

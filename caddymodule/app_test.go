@@ -26,6 +26,7 @@ func TestApp_refusesWhatCantWork(t *testing.T) {
 		{"idle timeout below what the protocol bears", `"idle_timeout": "1s"`, "at least 2s"},
 		{"negative time", `"hold": "-1s"`, "hold must not be negative"},
 		{"negative price", `"price_per_minute": -1`, "price_per_minute"},
+		{"a currency that is none", `"price_per_minute": 1, "currency": "US dollars"`, "such as USD"},
 		{"local host with a shared etcd", `"etcd": {"endpoints": ["localhost:2379"]}`, "cmd/sandboxd"},
 		{"etcd twice", `"etcd": {"embedded": true, "endpoints": ["localhost:2379"]}`, "either embedded"},
 		{"etcd nowhere", `"etcd": {}, "hosts": [{"host": "origin", "url": "http://localhost:3080"}]`, "no endpoints"},

@@ -52,7 +52,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		}
 //		check_every         <duration>
 //		activity_resolution <duration>
-//		price_per_minute    <amount>
+//		price_per_minute    <amount> [<currency>]
 //		host_timeout        <duration>
 //		token               <name> <role> <secret|hash|generate> [<owner>]
 //		owner_metadata      <key>
@@ -93,7 +93,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			a.ActivityResolution = new(caddy.Duration)
 			err = durationArg(d, a.ActivityResolution)
 		case "price_per_minute":
-			err = amountArg(d, &a.PricePerMinute)
+			err = a.unmarshalPrice(d)
 		case "host_timeout":
 			err = durationArg(d, &a.HostTimeout)
 		case "token":
@@ -178,17 +178,20 @@ func durationArg(d *caddyfile.Dispenser, to *caddy.Duration) error {
 	return nil
 }
 
-func amountArg(d *caddyfile.Dispenser, to *float64) error {
-	var arg string
-	option := d.Val()
-	if err := oneArg(d, &arg); err != nil {
-		return err
+// unmarshalPrice reads an amount, and its currency where one is told.
+func (a *App) unmarshalPrice(d *caddyfile.Dispenser) error {
+	option, args := d.Val(), d.RemainingArgs()
+	if len(args) != 1 && len(args) != 2 {
+		return d.ArgErr()
 	}
-	v, err := strconv.ParseFloat(arg, 64)
+	v, err := strconv.ParseFloat(args[0], 64)
 	if err != nil {
-		return d.Errf("bad %s value %s: it is no number", option, arg)
+		return d.Errf("bad %s value %s: it is no number", option, args[0])
 	}
-	*to = v
+	a.PricePerMinute, a.Currency = v, ""
+	if len(args) == 2 {
+		a.Currency = args[1]
+	}
 	return nil
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	Log          *zap.Logger
 
 	PricePerMinute float64       // of a running sandbox
+	Currency       string        // of that price; "": none is told
 	HostTimeout    time.Duration // the host's own, for comparison
 }
 

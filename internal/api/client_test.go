@@ -71,7 +71,7 @@ func newClient(t testing.TB, m *memory, log *zap.Logger) *client {
 
 func configured(t testing.TB, m *memory, change func(*api.Config)) *client {
 	t.Helper()
-	cfg := api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: zap.NewNop(), PricePerMinute: 0.0005, HostTimeout: 5 * time.Minute}
+	cfg := api.Config{Version: "1.2.3", Reader: m, Actor: m, Tokens: tokens(t), Log: zap.NewNop(), PricePerMinute: 0.0005, Currency: "EUR", HostTimeout: 5 * time.Minute}
 	change(&cfg)
 	h, err := api.New(cfg)
 	if err != nil {

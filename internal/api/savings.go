@@ -55,6 +55,7 @@ type savingsBody struct {
 	From           session.Day      `json:"from" doc:"The first day, in UTC."`
 	To             session.Day      `json:"to" doc:"The last day, which is included."`
 	PricePerMinute float64          `json:"pricePerMinute" doc:"Of a running sandbox, as configured. 0: costs are not known."`
+	Currency       string           `json:"currency,omitempty" doc:"Of all costs, as configured. Absent: not known."`
 	HostTimeout    session.Duration `json:"hostTimeout" doc:"The host's own timeout that is compared with, as configured."`
 	Total          Savings          `json:"total"`
 	Groups         []savingsGroup   `json:"groups" nullable:"false" doc:"The largest saving first. Empty without group."`
@@ -98,7 +99,7 @@ func (s *server) savings(ctx context.Context, who Token, in *savingsInput) (*sav
 			sums.add(u)
 		}
 	}
-	return &savingsOutput{Body: sums.body(s.PricePerMinute, session.Duration(s.HostTimeout))}, nil
+	return &savingsOutput{Body: sums.body(s.Config)}, nil
 }
 
 // daysOf are the days that are asked for.
@@ -166,9 +167,10 @@ func (s *sums) add(u Used) {
 	}
 }
 
-func (s *sums) body(price float64, hostTimeout session.Duration) savingsBody {
+func (s *sums) body(cfg Config) savingsBody {
+	price := cfg.PricePerMinute
 	b := savingsBody{
-		From: s.from, To: s.to, PricePerMinute: price, HostTimeout: hostTimeout,
+		From: s.from, To: s.to, PricePerMinute: price, Currency: cfg.Currency, HostTimeout: session.Duration(cfg.HostTimeout),
 		Total: savingsOf(s.total, price), Groups: []savingsGroup{}, Days: []savingsDay{},
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.groups)) {

@@ -38,6 +38,7 @@ func used(id string, first, last session.Day, owner, project string, running, pa
 type savingsAnswer struct {
 	From, To       session.Day
 	PricePerMinute float64
+	Currency       string
 	HostTimeout    string
 	Total          savedSum
 	Groups         []struct {
@@ -94,7 +95,7 @@ func TestSavings_sumsAndCosts(t *testing.T) {
 		HostTimeoutMs: (running + 10*time.Minute).Milliseconds(),
 		Cost:          0.0455, AlwaysOnCost: 1.5455, HostTimeoutCost: 0.0505, Saved: 1.5,
 	}
-	if s.Total != want || s.PricePerMinute != 0.0005 || s.HostTimeout != "5m0s" {
+	if s.Total != want || s.PricePerMinute != 0.0005 || s.Currency != "EUR" || s.HostTimeout != "5m0s" {
 		t.Errorf("total %+v\nwant  %+v; at %v by %s", s.Total, want, s.PricePerMinute, s.HostTimeout)
 	}
 	var names []string

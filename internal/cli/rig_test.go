@@ -214,7 +214,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{backend: &backend{all: map[string]api.Sandbox{}}, routes: map[string]http.HandlerFunc{}}
 	h, err := api.New(api.Config{
 		Version: "1.2.3", Reader: r.backend, Actor: r.backend, Log: zap.NewNop(),
-		PricePerMinute: 0.0006, HostTimeout: 5 * time.Minute,
+		PricePerMinute: 0.0006, Currency: "USD", HostTimeout: 5 * time.Minute,
 		Tokens: []api.Token{{Name: "root", Role: api.RoleAdmin, Hash: hash}, {Name: "eye", Role: api.RoleViewer, Hash: must(api.HashSecret("eye-" + secret))}},
 	})
 	if err != nil {

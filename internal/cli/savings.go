@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 
 const savingsLong = `Tells how long sandboxes ran and slept, what that cost, and what it would have
 cost had they always been on, or by the host's own timeout alone. The price is
-price_per_minute of the configuration, and has no currency. A time stands for
-its day.`
+price_per_minute of the configuration, in the currency that stands there. A
+time stands for its day.`
 
 // amounts are of all, of a group, or of a day.
 type amounts struct {
@@ -45,6 +46,7 @@ type savings struct {
 	From           string    `json:"from"`
 	To             string    `json:"to"`
 	PricePerMinute float64   `json:"pricePerMinute"`
+	Currency       string    `json:"currency"`
 	HostTimeout    string    `json:"hostTimeout"`
 	Total          amounts   `json:"total"`
 	Groups         []amounts `json:"groups"`
@@ -112,10 +114,10 @@ func (r *run) showSavings(s *savings, group string) {
 	tab.add(cell{"  running", dim}, text(span(millis(t.RunningMs))))
 	tab.add(cell{"  asleep", dim}, text(fmt.Sprintf("%s, %s of the time", span(millis(t.PausedMs)), percent(t.asleep()))))
 	if s.PricePerMinute > 0 {
-		tab.add(cell{"  cost", dim}, text(money(t.Cost)))
-		tab.add(cell{"  always on", dim}, text(money(t.AlwaysOnCost)+" for the same use"))
-		tab.add(cell{"  by host timeout", dim}, text(money(t.HostTimeoutCost)+" had the host ended runs"+after(s.HostTimeout)))
-		tab.add(cell{"  saved", dim}, cell{money(t.Saved), green})
+		tab.add(cell{"  cost", dim}, text(s.money(t.Cost)))
+		tab.add(cell{"  always on", dim}, text(s.money(t.AlwaysOnCost)+" for the same use"))
+		tab.add(cell{"  by host timeout", dim}, text(s.money(t.HostTimeoutCost)+" had the host ended runs"+after(s.HostTimeout)))
+		tab.add(cell{"  saved", dim}, cell{s.money(t.Saved), green})
 	}
 	_, _ = r.out.Write(tab.render(r.colour))
 	r.showDays(s)
@@ -123,6 +125,15 @@ func (r *run) showSavings(s *savings, group string) {
 	if s.PricePerMinute <= 0 {
 		r.note("With price_per_minute in the configuration this tells costs, too")
 	}
+}
+
+// money is an amount in the currency that the configuration names, if it does.
+func (s *savings) money(v float64) string {
+	amount := strconv.FormatFloat(v, 'f', 2, 64)
+	if math.Abs(v) < 100 {
+		amount = strconv.FormatFloat(v, 'f', 4, 64)
+	}
+	return strings.TrimRight(amount+" "+clean(s.Currency), " ")
 }
 
 // after says after how long.
@@ -148,7 +159,7 @@ func (r *run) showDays(s *savings) {
 	for _, d := range days {
 		row := []cell{text(d.Day), {bar(d.asleep(), barWidth), blue}, text(percent(d.asleep())), text(span(millis(d.RunningMs)))}
 		if s.PricePerMinute > 0 {
-			row = append(row, text(money(d.Saved)))
+			row = append(row, text(s.money(d.Saved)))
 		}
 		tab.add(row...)
 	}
@@ -182,7 +193,7 @@ func (r *run) showGroups(s *savings, group string) {
 		}
 		row := []cell{text(g.Name), text(span(millis(g.RunningMs))), text(span(millis(g.PausedMs))), text(percent(g.asleep()))}
 		if s.PricePerMinute > 0 {
-			row = append(row, text(money(g.Cost)), text(money(g.Saved)))
+			row = append(row, text(s.money(g.Cost)), text(s.money(g.Saved)))
 		}
 		tab.add(row...)
 	}

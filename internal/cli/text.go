@@ -120,14 +120,6 @@ func percent(share float64) string {
 	return fmt.Sprintf("%.0f %%", share*100)
 }
 
-// money has no currency: the configuration's price has none.
-func money(v float64) string {
-	if math.Abs(v) < 100 {
-		return fmt.Sprintf("%.4f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
 // length is a duration of the command line, as the API reads them: with days,
 // or as a bare number of seconds.
 type length time.Duration

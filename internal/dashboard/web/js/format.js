@@ -82,11 +82,12 @@ export const capital = text => text.charAt(0).toUpperCase() + text.slice(1)
 export const count = n => new Intl.NumberFormat().format(n)
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`
 
-// money has no currency, as price_per_minute has none.
-export function money(n) {
+// money is in the currency that price_per_minute names, if it does.
+export function money(n, currency) {
 	if (!Number.isFinite(n)) return '–'
-	const digits = n !== 0 && Math.abs(n) < 1 ? 4 : 2
-	return new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: digits }).format(n)
+	const digits = { minimumFractionDigits: 2, maximumFractionDigits: n !== 0 && Math.abs(n) < 1 ? 4 : 2 }
+	if (/^[A-Za-z]{3}$/.test(currency ?? '')) return new Intl.NumberFormat(undefined, { style: 'currency', currency, ...digits }).format(n)
+	return new Intl.NumberFormat(undefined, digits).format(n) + (currency ? ` ${currency}` : '')
 }
 // percent is 100 % only of all.
 export function percent(part, whole) {

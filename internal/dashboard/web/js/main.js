@@ -75,7 +75,7 @@ function SavedToday() {
 	return html`
 		<a class="saved" href=${link('/savings')}>
 			<span>Saved today</span>
-			<b>${priced ? money(saved) : span(pausedMs)}</b>
+			<b>${priced ? money(saved, data.currency) : span(pausedMs)}</b>
 			<span class="faint">${percent(priced ? saved : pausedMs, priced ? alwaysOnCost : alwaysOnMs)} of always on</span>
 		</a>`
 }

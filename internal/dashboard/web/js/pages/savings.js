@@ -28,6 +28,7 @@ export function Savings() {
 	const change = values => setQuery({ range: range === 'month' ? '' : range, group: group === 'project' ? '' : group, ...(range === 'range' ? { from, to } : {}), ...filter, ...values })
 	const { data, error, missing, at, reload } = useResource('savings', { query: { from, to, group, ...filter }, every: 60_000 })
 	const priced = data?.pricePerMinute > 0
+	const cash = n => money(n, data?.currency)
 	return html`
 		<div class="page">
 			<header class="page-head"><h1>Savings</h1>
@@ -43,36 +44,36 @@ export function Savings() {
 			${error && !missing && error.status !== 403 && html`<${Failure} error=${error} at=${at} retry=${reload} />`}
 			${!data && !error && html`<${Loading} />`}
 			${data && !missing && html`
-				<${Total} total=${data.total} price=${data.pricePerMinute} timeout=${data.hostTimeout} />
-				${(data.days ?? []).length > 1 && html`<${Section} id="days" title="Day by day"><${Plot} days=${data.days} priced=${priced} /></${Section}>`}
-				<${Groups} groups=${data.groups ?? []} group=${group} priced=${priced} change=${change} filter=${filter} />`}
+				<${Total} total=${data.total} price=${data.pricePerMinute} cash=${cash} timeout=${data.hostTimeout} />
+				${(data.days ?? []).length > 1 && html`<${Section} id="days" title="Day by day"><${Plot} days=${data.days} priced=${priced} cash=${cash} /></${Section}>`}
+				<${Groups} groups=${data.groups ?? []} group=${group} priced=${priced} cash=${cash} change=${change} filter=${filter} />`}
 		</div>`
 }
 
-function Total({ total, price, timeout }) {
+function Total({ total, price, cash, timeout }) {
 	const host = `The host’s own timeout${timeout ? ` (${shortDuration(timeout)})` : ''}`
 	const priced = price > 0
 	const rows = priced
 		? [['With Sandman', total.cost, 'own'], [host, total.hostTimeoutCost, 'host'], ['Always on', total.alwaysOnCost, 'always']]
 		: [['With Sandman', total.runningMs, 'own'], [host, total.hostTimeoutMs, 'host'], ['Always on', total.alwaysOnMs, 'always']]
 	const most = Math.max(...rows.map(r => r[1]), 1e-9)
-	const show = priced ? money : hours
+	const show = priced ? cash : hours
 	const saved = priced ? total.saved : total.alwaysOnMs - total.runningMs
 	return html`
 		<section class="card totals" aria-labelledby="saved">
 			<div class="headline"><h2 id="saved">Saved</h2><p class="huge">${show(saved)}</p><p class="faint">${percent(saved, priced ? total.alwaysOnCost : total.alwaysOnMs)} of what always on would ${priced ? 'cost' : 'run'}</p></div>
 			<dl class="compare">${rows.map(([name, value, kind]) => html`
 				<div key=${name}><dt>${name}</dt><dd><span class="track" aria-hidden="true"><i class=${kind} style=${{ width: `${100 * value / most}%` }}></i></span><b>${show(value)}</b></dd></div>`)}</dl>
-			<p class="faint foot">Ran ${hours(total.runningMs)}, slept ${hours(total.pausedMs)}. ${priced ? `At ${price} a minute of running, as price_per_minute says.` : html`Hours only: the Caddyfile gives no <code>price_per_minute</code>.`}</p>
+			<p class="faint foot">Ran ${hours(total.runningMs)}, slept ${hours(total.pausedMs)}. ${priced ? `At ${cash(price)} a minute of running, as price_per_minute says.` : html`Hours only: the Caddyfile gives no <code>price_per_minute</code>.`}</p>
 		</section>`
 }
 
 const series = ['With Sandman', 'The host’s own timeout', 'Always on']
 const names = { owner: 'Owner', project: 'Project', sandbox: 'Sandbox' }
 
-function Groups({ groups, group, priced, change, filter }) {
+function Groups({ groups, group, priced, cash, change, filter }) {
 	const heads = ['Ran', 'Slept', ...(priced ? ['Cost', 'Host’s timeout', 'Always on', 'Saved'] : []), 'Share']
-	const cells = g => [hours(g.runningMs), hours(g.pausedMs), ...(priced ? [g.cost, g.hostTimeoutCost, g.alwaysOnCost, g.saved].map(money) : []),
+	const cells = g => [hours(g.runningMs), hours(g.pausedMs), ...(priced ? [g.cost, g.hostTimeoutCost, g.alwaysOnCost, g.saved].map(cash) : []),
 		priced ? percent(g.saved, g.alwaysOnCost) : percent(g.pausedMs, g.alwaysOnMs)]
 	return html`
 		<${Section} id="groups" title=${`By ${group}`} aside=${html`<${Choice} legend="Group by" name="group" value=${group} kind="small" onChange=${v => change({ group: v === 'project' ? '' : v })} options=${Object.entries(names).map(([value, name]) => ({ value, name }))} />`}>
@@ -87,12 +88,12 @@ function Groups({ groups, group, priced, change, filter }) {
 }
 
 // Plot draws with uPlot, which is loaded only here, and is told again in a table for who can't see it.
-function Plot({ days, priced }) {
+function Plot({ days, priced, cash }) {
 	const box = useRef()
 	const failed = useSignal(false)
 	const pointed = useSignal(null)
 	const fields = priced ? ['cost', 'hostTimeoutCost', 'alwaysOnCost'] : ['runningMs', 'hostTimeoutMs', 'alwaysOnMs']
-	const show = priced ? money : hours
+	const show = priced ? cash : hours
 	useEffect(() => {
 		const element = box.current // it is gone before its observer is
 		let plot
@@ -103,7 +104,7 @@ function Plot({ days, priced }) {
 			if (gone) return
 			redraw = () => {
 				plot?.destroy()
-				plot = new UPlot(plotOptions(UPlot, element, priced, i => { pointed.value = i }), plotData(days, fields, priced), element)
+				plot = new UPlot(plotOptions(UPlot, element, priced && cash, i => { pointed.value = i }), plotData(days, fields, priced), element)
 			}
 			redraw()
 		}
@@ -145,8 +146,8 @@ function loadPlot() {
 
 const plotData = (days, fields, priced) => [days.map(d => Date.parse(`${d.day}T00:00:00`) / 1000), ...fields.map(f => days.map(d => priced ? d[f] : d[f] / 3_600_000))]
 
-// plotOptions draws into box, and tells point which day is pointed at.
-function plotOptions(UPlot, box, priced, point) {
+// plotOptions draws into box, in hours unless there is cash, and tells point which day is pointed at.
+function plotOptions(UPlot, box, cash, point) {
 	const style = getComputedStyle(box)
 	const color = name => style.getPropertyValue(name).trim()
 	const axis = { stroke: resolve(box, '--faint'), grid: { stroke: resolve(box, '--line'), width: 1 }, ticks: { show: false }, font: `12px ${color('font-family') || 'sans-serif'}` }
@@ -156,7 +157,7 @@ function plotOptions(UPlot, box, priced, point) {
 		width: box.clientWidth, height: 240, cursor: { points: { show: false }, drag: { x: false, y: false } }, legend: { show: false },
 		scales: { x: { time: true, range: (_, min, max) => [min - 43_200, max + 43_200] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
 		axes: [{ ...axis, grid: { show: false }, space: 70, size: 30, values: (_, ticks) => ticks.map(t => new Date(t * 1000).toLocaleDateString(undefined, { month: 'short', day: 'numeric' })) },
-			{ ...axis, size: 56, values: (_, ticks) => ticks.map(v => priced ? money(v) : `${v} h`) }],
+			{ ...axis, size: 66, values: (_, ticks) => ticks.map(v => cash ? cash(v) : `${v}h`) }],
 		series: [{}, { fill: resolve(box, '--accent'), stroke: resolve(box, '--accent'), width: 0, paths: bars, points: { show: false } },
 			{ stroke: resolve(box, '--host'), width: 2, points: { size: 5, fill: resolve(box, '--host') } },
 			{ stroke: resolve(box, '--always'), width: 2, dash: [5, 4], points: { show: false } }],
