@@ -14,15 +14,19 @@ import (
 const maxAnswers = 20_000
 
 // Claim implements api.Answers.
-func (e *Engine) Claim(ctx context.Context, key api.AnswerKey, value []byte, lasts time.Duration) ([]byte, error) {
-	former, err := e.store.ClaimAnswer(ctx, store.AnswerKey(key), value, lasts, maxAnswers)
-	switch {
-	case errors.Is(err, store.ErrTooManyAnswers):
-		return nil, api.ErrTooManyAnswers
-	case err != nil:
-		return nil, &api.UnavailableError{Reason: err.Error()}
-	}
-	return former, nil
+func (e *Engine) Claim(ctx context.Context, key api.AnswerKey, value []byte, lasts time.Duration) (former []byte, err error) {
+	err = e.inReach(ctx, func(ctx context.Context) error {
+		var err error
+		former, err = e.store.ClaimAnswer(ctx, store.AnswerKey(key), value, lasts, maxAnswers)
+		switch {
+		case errors.Is(err, store.ErrTooManyAnswers):
+			return api.ErrTooManyAnswers
+		case err != nil:
+			return &api.UnavailableError{Reason: err.Error()}
+		}
+		return nil
+	})
+	return former, err
 }
 
 // Keep implements api.Answers.

@@ -159,7 +159,7 @@ func (x explanation) past() []string {
 		state session.State
 		at    *session.Transition
 	}{{"paused", session.Paused, x.LastPause}, {"woken", session.Running, x.LastWake}} {
-		if c.at != nil && !(x.State == c.state && c.at.At.Equal(x.Since)) {
+		if c.at != nil && (x.State != c.state || !c.at.At.Equal(x.Since)) {
 			all = append(all, fmt.Sprintf("It was last %s at %s: %s.", c.was, clock(c.at.At), c.at.Reason))
 		}
 	}

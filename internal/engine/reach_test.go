@@ -55,6 +55,10 @@ func TestStoreAway_whatNeedsItIsUnavailableSoon(t *testing.T) {
 			_, err := n.Create(ctx, e2b.NewSandbox{TemplateID: "base"}, "")
 			return err
 		},
+		"an answer's key": func(ctx context.Context) error {
+			_, err := n.Claim(ctx, api.AnswerKey{Caller: "ops", Name: "1"}, []byte("x"), time.Minute)
+			return err
+		},
 		"a policy": func(ctx context.Context) error {
 			_, err := n.SetPolicy(ctx, session.ScopeOwner, "alice", session.Policy{})
 			return err
