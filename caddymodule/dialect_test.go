@@ -82,7 +82,7 @@ func TestRefuse_isUnavailableToConnect(t *testing.T) {
 			if got := connect.CodeOf(err); got != connect.CodeUnavailable {
 				t.Errorf("%s, %s: %v", name, kind, err)
 			}
-			if want := "sandbox is PAUSED"; kind == "unary" && (name == "connect" || name == "connect GET") && err.(*connect.Error).Message() != want { //nolint:errorlint // CodeOf has found one
+			if want := "sandbox is PAUSED: " + wake.ErrHeld.Error(); kind == "unary" && (name == "connect" || name == "connect GET") && err.(*connect.Error).Message() != want { //nolint:errorlint // CodeOf has found one
 				t.Errorf("%s says %q, wanted %q", name, err, want)
 			}
 		}

@@ -57,7 +57,7 @@ func (p *page) unknown(w *wish, why error) {
 		p.Mood, p.Title, p.Detail = moodWaking, "Looking for the sandbox…", "Its host is being asked for it."
 		p.since(w.since)
 	case why != nil:
-		p.Reason = why.Error()
+		p.Reason = sentence(toldOf(why))
 	}
 }
 
@@ -70,7 +70,7 @@ func (p *page) waking(s *session.Snapshot, w *wish) {
 		p.Detail = "It is just falling asleep, and is woken right after that. This page opens by itself."
 	case failedToWake(s):
 		p.Title = "Trying again to wake it…"
-		p.Reason = fmt.Sprintf("The last try failed: %s", s.LastError.Message)
+		p.Reason = "The last try failed: " + failureWords(s.LastError.Kind) + "."
 	case s.State == session.Resuming && s.LastError != nil && s.LastError.Op == session.OpResume:
 		p.Title = "Trying again to wake it…"
 	}
@@ -93,12 +93,12 @@ func (p *page) failed(s *session.Snapshot, why error) {
 	p.Detail = "Nothing is lost: the sandbox is asleep, and its host does not wake it at the moment. This page tries again by itself."
 	p.Button = "Try again now"
 	if failedToWake(s) {
-		p.Reason = s.LastError.Message
+		p.Reason = sentence(failureWords(s.LastError.Kind))
 		return
 	}
 	var notYet *wake.NotYetError
 	if errors.As(why, &notYet) && notYet.Cause != nil {
-		p.Reason = notYet.Cause.Error()
+		p.Reason = sentence(toldOf(notYet.Cause))
 	}
 }
 

@@ -29,7 +29,7 @@ type problem struct {
 
 // problemOf is the one place where an error becomes a status.
 func problemOf(t e2b.Target, err error) problem {
-	p := problem{SandboxID: t.SandboxID, Detail: err.Error()}
+	p := problem{SandboxID: t.SandboxID, Detail: err.Error()} // what no host has said, but for the cases below
 	var notYet *wake.NotYetError
 	var refused *wake.RefusedError
 	switch {
@@ -56,6 +56,7 @@ func problemOf(t e2b.Target, err error) problem {
 		p.retryAfter = time.Second
 	case errors.As(err, &notYet):
 		p.Title, p.Status, p.Code, p.State = "Sandbox is not awake yet", http.StatusServiceUnavailable, "not-awake", notYet.State
+		p.Detail = (&wake.NotYetError{State: notYet.State, Cause: errors.New(toldOf(notYet.Cause))}).Error()
 		p.retryAfter = notYet.RetryAfter
 	case errors.Is(err, errReplaced), errors.Is(err, errExiting), errors.Is(err, wake.ErrShuttingDown):
 		p.Title, p.Status, p.Code = "Proxy is going away", http.StatusServiceUnavailable, "shutting-down"
@@ -68,6 +69,7 @@ func problemOf(t e2b.Target, err error) problem {
 		p.retryAfter = time.Second
 	default:
 		p.Title, p.Status, p.Code = "Sandbox does not answer", http.StatusBadGateway, "bad-gateway"
+		p.Detail = "The connection to the sandbox can't be made, or broke before its answer began. What was asked for may have been carried out."
 	}
 	return p
 }

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +50,57 @@ func TestProblemOf_choosesStatusAndCode(t *testing.T) {
 				t.Errorf("problemOf(%v) says nothing: %+v", tt.err, p)
 			}
 		})
+	}
+}
+
+// The hosts and their addresses are nobody's affair who has shown no token.
+func TestRefuse_tellsNoVisitorWhereTheHostIs(t *testing.T) {
+	t.Parallel()
+	const address = "10.1.2.3:18092"
+	dial := fmt.Errorf("Post \"http://%s/sandboxes/iabc/connect\": dial tcp %s: connection refused", address, address)
+	host := func(kind session.Failure) error {
+		return fmt.Errorf("host %q: %w", "h", &wake.HostError{Kind: kind, Err: dial})
+	}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&wake.NotYetError{State: session.Paused, Cause: host(session.FailUnreachable)}, "its host can't be reached"},
+		{&wake.NotYetError{State: session.Paused, Cause: host(session.FailTimeout)}, "has not answered in time"},
+		{&wake.NotYetError{State: session.Paused, Cause: &wake.PermanentError{Err: host(session.FailRefused)}}, "refused to resume it"},
+		{&wake.NotYetError{State: session.Paused, Cause: host(session.FailBroken)}, "failed to resume it"},
+		{&wake.NotYetError{State: session.Killed, Cause: host(session.FailGone)}, "does not know it"},
+		{&wake.NotYetError{State: session.Paused, Cause: host(session.FailUnconfigured)}, "not configured here"},
+		{&wake.NotYetError{State: session.Paused, Cause: host("")}, "could not be resumed"},
+		{&wake.NotYetError{Cause: host(session.FailUnreachable)}, "could not be looked up: its host can't be reached"},
+		{&wake.NotYetError{State: session.Running, Cause: wake.ErrContradicts}, "as if it did not"},
+		{&wake.NotYetError{State: session.Resuming, Cause: wake.ErrHeld}, "not done within the time"},
+		{&wake.NotYetError{State: session.Paused, Cause: dial}, "session store"},
+		{fmt.Errorf("sending: %w", dial), "can't be made, or broke"},
+	} {
+		for kind, headers := range map[string]map[string]string{
+			"JSON":    {},
+			"page":    {"Accept": "text/html"},
+			"gRPC":    {"Content-Type": "application/grpc"},
+			"Connect": {"Connect-Protocol-Version": "1"},
+		} {
+			r := httptest.NewRequest(http.MethodPost, "/a.B/C", nil)
+			if kind == "page" {
+				r.Method = http.MethodGet
+			}
+			for k, v := range headers {
+				r.Header.Set(k, v)
+			}
+			w := httptest.NewRecorder()
+			if err := refuse(w, r, target, tt.err); err != nil {
+				t.Fatal(err)
+			}
+			message, err := url.PathUnescape(w.Header().Get("Grpc-Message"))
+			said := fmt.Sprint(w.Header()) + message + html.UnescapeString(w.Body.String())
+			if err != nil || strings.Contains(said, "10.1.2.3") || !strings.Contains(said, tt.want) {
+				t.Errorf("%s for %v says, %v\n%s\nwant %q in it, and no address", kind, tt.err, err, said, tt.want)
+			}
+		}
 	}
 }
 

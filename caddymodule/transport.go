@@ -146,7 +146,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, errCut), r.Context().Err() == nil:
-		return problemOf(f.target, err).response(r, f.target), nil
+		return f.problem(err).response(r, f.target), nil
 	default: // the visitor has left
 		return nil, err
 	}

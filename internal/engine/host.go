@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -100,7 +101,7 @@ func (h hosts) find(ctx context.Context, id string) (session.Record, error) {
 		case err == nil:
 			return h.record(host.Name(), got.ListedSandbox, "known at host "+host.Name()), nil
 		case !e2b.IsNotFound(err):
-			failed = fmt.Errorf("asking host %q: %w", host.Name(), err)
+			failed = fmt.Errorf("asking host %q: %w", host.Name(), hostError(err))
 		}
 	}
 	if failed != nil {
@@ -139,19 +140,38 @@ type wakeHost struct{ hosts }
 func (h wakeHost) Connect(ctx context.Context, rec session.Record, timeout time.Duration) error {
 	host, err := h.of(&rec)
 	if err != nil {
-		return &wake.PermanentError{Err: err}
+		return &wake.PermanentError{Err: &wake.HostError{Kind: session.FailUnconfigured, Err: err}}
 	}
 	came := h.health.call(host.Name())
 	_, _, err = host.API().Connect(ctx, rec.SandboxID, timeout)
 	came(err)
-	var answer *e2b.Error
 	switch {
+	case err == nil:
+		return nil
 	case e2b.IsNotFound(err):
 		return wake.ErrGone
-	case errors.As(err, &answer) && answer.Code >= 400 && answer.Code < 500:
-		return &wake.PermanentError{Err: err}
 	}
-	return err
+	failed := hostError(err)
+	if failed.Kind == session.FailRefused {
+		return &wake.PermanentError{Err: failed}
+	}
+	return failed
+}
+
+// hostError says of what kind a call's error is.
+func hostError(err error) *wake.HostError {
+	kind := session.FailBroken // also an answer that can't be read
+	var answer *e2b.Error
+	var transport *url.Error
+	switch {
+	case errors.As(err, &answer) && answer.Code >= 400 && answer.Code < 500:
+		kind = session.FailRefused
+	case errors.Is(err, context.DeadlineExceeded):
+		kind = session.FailTimeout
+	case errors.As(err, &transport):
+		kind = session.FailUnreachable
+	}
+	return &wake.HostError{Kind: kind, Err: err}
 }
 
 func (h wakeHost) Find(ctx context.Context, id string) (session.Record, error) {

@@ -95,10 +95,25 @@ type Sleep struct {
 type OpError struct {
 	At       time.Time `json:"at"`
 	Op       OpKind    `json:"op"`
-	Message  string    `json:"message"`
+	Message  string    `json:"message"`        // the host's own words, with its address
+	Kind     Failure   `json:"kind,omitempty"` // of a resume
 	RetryAt  time.Time `json:"retryAt"`
 	Failures int       `json:"failures"`
 }
+
+// Failure is what went wrong at a host, in a word for those who must not be told
+// its address; "" where it was none of these.
+type Failure string
+
+// The kinds of failures.
+const (
+	FailUnreachable  Failure = "unreachable"  // no answer came
+	FailTimeout      Failure = "timeout"      // none came in time
+	FailRefused      Failure = "refused"      // it answered that it won't
+	FailBroken       Failure = "broken"       // it answered that it can't
+	FailGone         Failure = "gone"         // it answered that there is no such sandbox
+	FailUnconfigured Failure = "unconfigured" // no host of that name is configured
+)
 
 // ReconnectWakes counts the wakes that pages' own reconnects caused on one
 // day, as YYYY-MM-DD in UTC.

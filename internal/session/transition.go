@@ -105,7 +105,10 @@ func (r Record) FailGone(message string, retryAfter time.Duration, now time.Time
 	if err != nil {
 		return r, err
 	}
-	next.LastError = &OpError{At: now, Op: OpResume, Message: message, RetryAt: now.Add(retryAfter), Failures: r.Failures(OpResume) + 1}
+	next.LastError = &OpError{
+		At: now, Op: OpResume, Message: message, Kind: FailGone,
+		RetryAt: now.Add(retryAfter), Failures: r.Failures(OpResume) + 1,
+	}
 	return next, nil
 }
 
@@ -138,6 +141,16 @@ func resumeFailed(from, to Record) *OpError {
 		return nil
 	}
 	return e
+}
+
+// OfKind gives the record of a resume that has just failed with what it was.
+func (r Record) OfKind(kind Failure) Record {
+	if r.LastError != nil {
+		e := *r.LastError
+		e.Kind = kind
+		r.LastError = &e
+	}
+	return r
 }
 
 // Failures counts how often ops of this kind have failed in a row.

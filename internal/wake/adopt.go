@@ -50,7 +50,7 @@ func (w *wait) ask(no error, found func(context.Context, session.Record) error) 
 	case errors.Is(err, ErrGone):
 		w.forget(w.id)
 		return no
-	case errors.Is(err, errHeld):
+	case errors.Is(err, ErrHeld):
 		return w.notYet(w.store.Get(w.id))
 	case w.ctx.Err() != nil:
 		return w.ctx.Err()

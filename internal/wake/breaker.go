@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/sandman-proxy/sandman/internal/session"
 )
 
 // breakers keep one circuit breaker per host, so that a host that is down is
@@ -34,6 +36,23 @@ type PermanentError struct{ Err error }
 
 func (e *PermanentError) Error() string { return e.Err.Error() }
 func (e *PermanentError) Unwrap() error { return e.Err }
+
+// HostError is what came of asking a host, with the kind of it.
+type HostError struct {
+	Kind session.Failure
+	Err  error
+}
+
+func (e *HostError) Error() string { return e.Err.Error() }
+func (e *HostError) Unwrap() error { return e.Err }
+
+// failureOf tells what went wrong at the host, "" if that is not what did.
+func failureOf(err error) session.Failure {
+	if e, ok := errors.AsType[*HostError](err); ok {
+		return e.Kind
+	}
+	return ""
+}
 
 func (b *breakers) do(host string, call func() error) error {
 	v, ok := b.byHost.Load(host)

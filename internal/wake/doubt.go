@@ -37,9 +37,9 @@ const (
 	maxDoubts = 10_000
 )
 
-// errContradicts: what the host's API says and what its sandbox's address
+// ErrContradicts is the Cause of a NotYetError where what the host's API says and what its sandbox's address
 // answers don't go together.
-var errContradicts = errors.New("its host says that it runs, and answers requests as if it did not")
+var ErrContradicts = errors.New("its host says that it runs, and answers requests as if it did not")
 
 func newDoubts() doubts { return doubts{byID: cache.New(2*maxBackoff, 0)} }
 

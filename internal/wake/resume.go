@@ -76,7 +76,9 @@ func (w *Waker) connect(ctx context.Context, rec session.Record, cause Cause) er
 // end closes the op. It tries until others may have settled it, also when the
 // right to call the host has ended: closing is safe by its compare.
 func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error {
+	var id string
 	step := func(r session.Record) (session.Record, error) {
+		id = r.SandboxID
 		now := time.Now()
 		if cause.Reconnect && r.Parked > 0 && failed != nil && !errors.Is(failed, context.DeadlineExceeded) {
 			r = r.UncountReconnect() // it has cost nothing
@@ -89,7 +91,11 @@ func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error
 		case errors.Is(failed, errUncalled):
 			return r.Fail(failed.Error(), storeRetry, now)
 		default:
-			return r.Fail(failed.Error(), backoff(r.Failures(session.OpResume)), now)
+			next, err := r.Fail(failed.Error(), backoff(r.Failures(session.OpResume)), now)
+			if err != nil {
+				return r, err
+			}
+			return next.OfKind(failureOf(failed)), nil
 		}
 	}
 	until := time.Now().Add(w.cfg.CallTimeout + opMargin)
@@ -98,13 +104,13 @@ func (w *Waker) end(ctx context.Context, op Op, failed error, cause Cause) error
 		if err == nil || errors.Is(err, session.ErrConflict) || time.Now().After(until) {
 			break
 		}
-		w.cfg.Logger.Warn("closing a resume failed", zap.Error(err))
+		w.cfg.Logger.Warn("closing a resume failed", zap.String("sandbox", id), zap.Error(err))
 		if pause(ctx, storeRetry) != nil {
 			break
 		}
 	}
 	if failed != nil {
-		w.cfg.Logger.Warn("resume failed", zap.String("reason", cause.Reason), zap.Error(failed))
+		w.cfg.Logger.Warn("resume failed", zap.String("sandbox", id), zap.String("reason", cause.Reason), zap.Error(failed))
 		return fmt.Errorf("%w: %w", errFailed, failed)
 	}
 	return nil

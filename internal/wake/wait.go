@@ -87,11 +87,11 @@ func (w *wait) notYet(s *session.Snapshot) *NotYetError {
 		e.State = s.State
 		if s.LastError != nil && s.LastError.Op == session.OpResume {
 			e.RetryAfter = max(time.Second, backingOff(s))
-			e.Cause = errors.New(s.LastError.Message)
+			e.Cause = &HostError{Kind: s.LastError.Kind, Err: errors.New(s.LastError.Message)}
 		}
 	}
 	if e.Cause == nil {
-		e.Cause = errHeld
+		e.Cause = ErrHeld
 	}
 	return e
 }
@@ -174,7 +174,7 @@ func (w *wait) wake(s *session.Snapshot) (bool, error) {
 	case err == nil, errors.Is(err, session.ErrConflict), errors.Is(err, errFailed):
 		w.storeDown = time.Time{}
 		return false, nil // the record says how it went
-	case errors.Is(err, errHeld):
+	case errors.Is(err, ErrHeld):
 		return false, w.notYet(w.store.Get(w.id))
 	case w.ctx.Err() != nil:
 		return false, w.ctx.Err()
@@ -195,7 +195,7 @@ func (w *wait) rest(s *session.Snapshot) (rest time.Duration, until time.Time) {
 	}
 	doubted, lasts := w.doubts.note(s)
 	if doubted > 0 {
-		w.lastErr = errContradicts
+		w.lastErr = ErrContradicts
 	}
 	// this wait may be one of many that its request has been through
 	return max(rest, doubted), w.deadline.Add(-lasts)
@@ -218,7 +218,7 @@ func (w *wait) wakeDirectly(s *session.Snapshot) (bool, error) {
 	case err == nil:
 		w.visit.Force()
 		return true, nil
-	case errors.Is(err, errHeld):
+	case errors.Is(err, ErrHeld):
 		return false, w.notYet(w.store.Get(w.id))
 	case w.ctx.Err() != nil:
 		return false, w.ctx.Err()
@@ -272,8 +272,9 @@ func (r *refusal) to(w *wait) error {
 	return nil
 }
 
-// errHeld says that the caller's hold ended before what it waited for.
-var errHeld = errors.New("not done within the time that the request was held")
+// ErrHeld is the Cause of a NotYetError where the hold ended before what was
+// waited for, and nothing had failed.
+var ErrHeld = errors.New("not done within the time that the request was held")
 
 // join runs what for the sandbox, once for all who ask for it at the same
 // time, on a context that none of them can end. The caller stops waiting when
@@ -289,7 +290,7 @@ func (w *wait) join(what string, do func(context.Context) error) error {
 	case r := <-c:
 		return r.Err
 	case <-hold.C:
-		return errHeld
+		return ErrHeld
 	case <-w.ctx.Done():
 		return w.ctx.Err()
 	}

@@ -67,6 +67,7 @@ type Op interface {
 type Host interface {
 	// Connect makes the sandbox run for at least timeout. The error is ErrGone
 	// if, and only if, the host says clearly that there is no such sandbox.
+	// What else went wrong is a *HostError.
 	Connect(ctx context.Context, rec session.Record, timeout time.Duration) error
 	// Find gives the record of a sandbox as a host knows it, not stored yet.
 	// ErrGone: every host says clearly that it knows none of that ID.

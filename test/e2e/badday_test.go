@@ -289,7 +289,9 @@ func testMood(t *testing.T, mood http.HandlerFunc, says string) {
 		if retry, err := strconv.Atoi(refused.header.Get("Retry-After")); err != nil || retry < 1 || retry > 60 || p.Detail == "" {
 			t.Errorf("Retry-After %q, detail %q", refused.header.Get("Retry-After"), p.Detail)
 		}
-		t.Logf("a held request was refused with %q", p.Detail)
+		if strings.Contains(p.Detail, "127.0.0.1") {
+			t.Errorf("a visitor is told where the host is: %q", p.Detail)
+		}
 	}
 	time.Sleep(clusterIdle + 2*time.Second) // the idle one is due, and swept, meanwhile
 	if counts := a.states(t); counts["KILLED"] != 0 {

@@ -126,7 +126,7 @@ func TestPage_followsWhatOthersDo(t *testing.T) {
 	b.do(t, `await page.waitForFunction(() => document.body.innerText.includes('"counter"'))`)
 }
 
-// A host that does not wake it is said to, in its own words, and asked again while somebody looks.
+// A host that does not wake it is said to, without where it is, and asked again while somebody looks.
 func TestPage_saysWhyItCantWake(t *testing.T) {
 	t.Parallel()
 	counter := startCounter(t, startSandboxd(t, "connect_fail").url)
@@ -137,8 +137,15 @@ func TestPage_saysWhyItCantWake(t *testing.T) {
 	b.do(t, `await page.goto(%q)
 		await page.waitForFunction(() => document.querySelector('main')?.dataset.mood === 'failed')`, s.address(id, "/state"))
 	seen := ask[struct{ Reason, Button string }](t, b, `return { reason: await page.innerText('#reason'), button: await page.innerText('button') }`)
-	if !strings.Contains(seen.Reason, "503") || seen.Button != "Try again now" {
+	if seen.Reason != "Its host failed to resume it." || seen.Button != "Try again now" {
 		t.Errorf("the page shows %+v", seen)
+	}
+	told := ask[string](t, b, `return await page.content() + await page.evaluate(async () => (await fetch('/.well-known/sandman/state')).text())`)
+	if host := strings.TrimPrefix(counter.url, "http://"); strings.Contains(told, host) {
+		t.Errorf("a visitor is told of the host at %s:\n%s", host, told)
+	}
+	if why := s.why(t, id); !strings.Contains(why, "503") || !strings.Contains(why, `"kind":"broken"`) {
+		t.Errorf("who has a token is told %s", why)
 	}
 	b.pictures(t, "failed")
 	asked := counter.connects.Load()
