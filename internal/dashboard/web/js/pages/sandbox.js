@@ -15,7 +15,7 @@ export function Sandbox({ id }) {
 	const first = useResource(one(id), { every: live ? 0 : 15_000, deps: [] })
 	const sb = live ?? first.data
 	// what is asked besides follows each change of the record, and of what goes on through the proxies
-	const step = sb ? `${sb.state} ${sb.since} ${sb.pauseAt} ${sb.awakeBecause?.join()}` : ''
+	const step = sb ? `${sb.state} ${sb.since} ${sb.lastError?.at} ${sb.pauseAt} ${sb.awakeBecause?.join()}` : ''
 	const why = useResource(sb && `${one(id)}/why`, { every: 10_000, deps: [step] })
 	const streams = useResource(sb && `${one(id)}/streams`, { every: 10_000, deps: [step] })
 	if (!sb) return html`<div class="page">${first.error ? html`<${Missing} id=${id} error=${first.error} />` : html`<${Loading} />`}</div>`
@@ -25,7 +25,7 @@ export function Sandbox({ id }) {
 			<div class="columns">
 				<div class="column">
 					<${Now} sb=${sb} why=${why} />
-					<${Past} id=${id} step=${`${sb.state} ${sb.since}`} sb=${sb} />
+					<${Past} id=${id} step=${`${sb.state} ${sb.since} ${sb.lastError?.at}`} sb=${sb} />
 					<${Streams} streams=${streams} why=${why.data} sb=${sb} />
 					<${Refused} why=${why.data} />
 					<${Repeats} why=${why.data} />
