@@ -3,12 +3,15 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/e2b"
 )
 
@@ -84,6 +87,31 @@ func (h *health) last(host string) word {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.words[host]
+}
+
+// create and kill are calls for somebody who waits for the answer. A host that
+// gives none is nothing wrong inside Sandman.
+func (h hosts) create(ctx context.Context, host Host, n e2b.NewSandbox) (e2b.Sandbox, error) {
+	came := h.health.call(host.Name())
+	made, err := host.API().Create(ctx, n)
+	came(err)
+	return made, unanswered(host, err)
+}
+
+func (h hosts) kill(ctx context.Context, host Host, id string) error {
+	came := h.health.call(host.Name())
+	err := host.API().Kill(ctx, id)
+	came(err)
+	return unanswered(host, err)
+}
+
+// unanswered tells that a host could not be asked from what it answered.
+func unanswered(host Host, err error) error {
+	var failed *url.Error
+	if !errors.As(err, &failed) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &api.UnavailableError{Reason: fmt.Sprintf("host %q can't be reached: %v", host.Name(), err)}
 }
 
 const (

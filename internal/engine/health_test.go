@@ -3,12 +3,15 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/e2b"
 )
 
@@ -58,3 +61,37 @@ func TestHealth(t *testing.T) {
 		})
 	}
 }
+
+// What is made and ended by hand goes by the host, too: whoever meets it away
+// says so, and the status from then on.
+func TestHost_thatIsAwayIsToldOf(t *testing.T) {
+	t.Parallel()
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	host := away{api: e2b.NewClient(nobody.URL, "key", nil)}
+	for name, ask := range map[string]func(hosts) error{
+		"create": func(h hosts) error {
+			_, err := h.create(t.Context(), host, e2b.NewSandbox{TemplateID: "base"})
+			return err
+		},
+		"kill": func(h hosts) error { return h.kill(t.Context(), host, "ia") },
+	} {
+		h := hosts{list: []Host{host}, health: newHealth(zaptest.NewLogger(t))}
+		var unavailable *api.UnavailableError
+		if err := ask(h); !errors.As(err, &unavailable) || !strings.Contains(unavailable.Reason, `host "away" can't be reached`) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if h.health.last("away").failure == "" {
+			t.Errorf("%s: nobody else knows that the host is away", name)
+		}
+	}
+}
+
+// away is a host that nobody reaches.
+type away struct {
+	Host
+	api *e2b.Client
+}
+
+func (away) Name() string       { return "away" }
+func (a away) API() *e2b.Client { return a.api }

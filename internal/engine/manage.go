@@ -141,7 +141,7 @@ func (e *Engine) Create(ctx context.Context, n e2b.NewSandbox, owner string) (ap
 		return api.Sandbox{}, err // nobody would know of what was made
 	}
 	host := e.cfg.Hosts[0]
-	made, err := host.API().Create(ctx, n)
+	made, err := e.hosts.create(ctx, host, n)
 	if err != nil {
 		return api.Sandbox{}, err
 	}
@@ -246,7 +246,7 @@ func (e *Engine) Kill(ctx context.Context, id, by string) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := host.API().Kill(ctx, id); err != nil && !e2b.IsNotFound(err) {
+	if err := e.hosts.kill(ctx, host, id); err != nil && !e2b.IsNotFound(err) {
 		return err
 	}
 	return e.killed(ctx, id, "killed by hand: "+by)

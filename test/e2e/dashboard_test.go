@@ -294,6 +294,19 @@ func TestDashboard_whenTheStoreIsAway(t *testing.T) {
 	product.await(t, "text=sleeps in")
 }
 
+func TestDashboard_whenAHostIsAway(t *testing.T) {
+	t.Parallel()
+	host := runSandboxd(t, shortDir(t), "")
+	s := start(t, options{host: host.url})
+	d := openDashboard(t, s, token)
+	d.await(t, "text=No sandboxes yet")
+	host.process.kill()
+	s.call(t, http.MethodPost, "/sandboxes", `{"template":"base"}`).require(t, http.StatusServiceUnavailable) // whoever calls it notices
+	d.do(t, `await page.locator('.banner >> text=The host origin does not answer as it should.').waitFor({ timeout: 30000 })`)
+	d.screenshot(t, "banner")
+	s.process.kill() // its sandboxes can't be ended, and there are none
+}
+
 // What is done through one proxy is seen at another one's dashboard within a second.
 func TestDashboard_atAnotherProxy(t *testing.T) {
 	t.Parallel()
