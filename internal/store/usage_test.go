@@ -377,6 +377,7 @@ func TestRemove_keepsTheUsage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.eventually("the view knows that it is removed", func() bool { _, ok := r.View().Get("s"); return !ok })
 	var ms int64
 	for _, u := range r.used(session.DayOf(from), session.DayOf(time.Now()), time.Now()) {
 		ms += u.RunningMs
