@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sandman-proxy/sandman/internal/api"
+	"github.com/sandman-proxy/sandman/internal/pauser"
 )
 
 const (
@@ -22,10 +23,10 @@ const (
 	noticeEvery = 250 * time.Millisecond
 )
 
-const (
-	storeAway = "the session store can't be reached: nothing is paused until it is back"
-	storeFull = "the session store takes no writes: nothing is paused until it does again"
-)
+const storeFull = "the session store takes no writes: nothing is paused until it does again"
+
+// storeAway is said in the same words by whoever pauses.
+var storeAway = pauser.ErrAway.Error()
 
 // standstill says why nothing is paused, and what is known here may be old; ""
 // while the store is in reach.
