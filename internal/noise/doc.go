@@ -39,10 +39,11 @@
 //	browser       requests   favicons, update checks of service workers
 //
 // Two of them need more than a verdict. A socket.io page gives up 45 s after the
-// server's last ping, so who holds its stream while the server sleeps must send
-// them (Stream.KeepAlive). And a VS Code page that reconnects sends again what
-// was not acknowledged, whoever wrote it (Stream.Resends). Jupyter's asks the
-// kernel what it is, which is noise by its name.
+// server's last ping, and a VS Code page that waits for an acknowledgement 20 s
+// after the server's last message, so who holds their streams while the server
+// sleeps must send some (Stream.KeepAlive). And a VS Code page that reconnects
+// sends again what was not acknowledged, whoever wrote it (Stream.Resends).
+// Jupyter's asks the kernel what it is, which is noise by its name.
 //
 // Jupyter's auto save counts: it may be the only sign of somebody who has typed
 // for minutes.

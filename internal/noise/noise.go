@@ -154,6 +154,7 @@ type Stream struct {
 	resends bool
 	key     string
 	ping    *pings
+	alive   *KeepAlive // what the page wants to see; nil: what ping says
 }
 
 // judge knows one protocol. It may keep a few bytes from message to message.
@@ -192,18 +193,24 @@ func (s *Stream) Key() string { return s.key }
 
 // KeepAlive is how a page is kept from giving up while the server sleeps.
 type KeepAlive struct {
-	// Ping is the text message that is sent to it, every Every.
+	// Ping is the message that is sent to it, every Every.
 	Ping string
-	// Pong is its answer, which need not be delivered.
+	// Binary tells a binary message from a text message.
+	Binary bool
+	// Pong is its answer, a text message that need not be delivered; "" if it gives none.
 	Pong string
-	// Every is the server's own period, so far as it has been seen.
+	// After is how long a message of the server the ping may follow, in bytes as
+	// they were sent; 0: any. A longer one may go on in the next.
+	After uint64
+	// Every is the server's own period, so far as it has been seen, or shorter than
+	// the page's patience.
 	Every time.Duration
 }
 
 // KeepAlive returns how to keep the page alive, nil where WebSocket's own pings do.
 func (s *Stream) KeepAlive() *KeepAlive {
 	if s.ping == nil {
-		return nil
+		return s.alive
 	}
 	return &KeepAlive{Ping: "2", Pong: "3", Every: s.ping.every()}
 }

@@ -232,9 +232,6 @@ func TestKeepAlive_learnsThePeriodOfTheServer(t *testing.T) {
 			t.Errorf("%s: %+v, want every %v", tt.name, k, tt.want)
 		}
 	}
-	if s := stream(t, vscodePath, ""); s.KeepAlive() != nil || s.WantsServer() {
-		t.Error("vscode needs no pings of ours")
-	}
 	if s := stream(t, "/socket.io/?EIO=3&transport=websocket", ""); s.KeepAlive() != nil {
 		t.Error("in version 3 it is the page that pings")
 	}

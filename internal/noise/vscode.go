@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // VS Code's protocol, as its page speaks it to code-server, OpenVSCode and
@@ -43,6 +44,22 @@ const (
 	typeKeepAlive = 9
 )
 
+// A page that has waited for an acknowledgement for 20 s, and got nothing at all
+// for as long, takes its connection for dead: it opens a second one, then covers
+// the editor with a dialog that takes the keys. The server's keep-alive is enough
+// for it to wait on; it acknowledges nothing.
+// (PersistentProtocol of src/vs/base/parts/ipc/common/ipc.net.ts, as of VS Code
+// 1.100.)
+const (
+	vscodeKeepAlive = string(rune(typeKeepAlive)) + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+	vscodeEvery     = 10 * time.Second
+
+	// vscodeWhole is the length of a WebSocket message behind which a new protocol
+	// message begins. The server writes whole ones, but cuts what it writes every
+	// 256 KiB, and no more than 1,032 bytes can be inflated from one.
+	vscodeWhole = 256<<10/1032 - 1
+)
+
 func vscodeStream(r *http.Request, _ string, s *Stream) bool {
 	q := r.URL.Query()
 	// without frames, what follows the 101 is no WebSocket
@@ -50,6 +67,7 @@ func vscodeStream(r *http.Request, _ string, s *Stream) bool {
 		return false
 	}
 	s.judge = new(vscodeJudge)
+	s.alive = &KeepAlive{Ping: vscodeKeepAlive, Binary: true, After: vscodeWhole, Every: vscodeEvery}
 	s.key = strings.Clone(q.Get("reconnectionToken")) // it would keep the whole query
 	s.resends = q.Get("reconnection") == "true"
 	return true

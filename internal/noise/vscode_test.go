@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandman-proxy/sandman/internal/noise"
 )
@@ -38,6 +39,22 @@ func channelCall(channel, command, arguments string) string {
 func text(s string) noise.Message { return noise.Message{Size: int64(len(s)), Payload: []byte(s)} }
 func bin(s string) noise.Message {
 	return noise.Message{Binary: true, Size: int64(len(s)), Payload: []byte(s)}
+}
+
+func TestVSCode_isKeptFromGivingUp(t *testing.T) {
+	t.Parallel()
+	s := stream(t, vscodePath, "")
+	// the most that compression can make of the longest message that it follows is less than
+	// one piece of a server's larger message
+	const inflates, piece, patience = 1032, 256 << 10, 20 * time.Second
+	k := s.KeepAlive()
+	if k == nil || k.Ping != "\x09"+strings.Repeat("\x00", 12) || !k.Binary || k.Pong != "" || k.Every > patience/2 ||
+		k.After == 0 || k.After*inflates >= piece {
+		t.Errorf("%+v", k)
+	}
+	if s.WantsServer() {
+		t.Error("its server has nothing to tell")
+	}
 }
 
 func TestVSCode_namesAndTypesTellAPersonFromThePage(t *testing.T) {

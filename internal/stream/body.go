@@ -69,9 +69,11 @@ type Options struct {
 
 // KeepAlive is what keeps a client from giving up while its stream is parked.
 type KeepAlive struct {
-	Ping  string        // the text message that the client wants to see, at most 125 bytes
-	Pong  string        // the message that it answers, which the server does not see
-	Every time.Duration // how often
+	Ping   string        // the message that the client wants to see, at most 125 bytes
+	Binary bool          // it is a binary message
+	Pong   string        // the text message that it answers, which the server does not see; "": none
+	After  uint64        // it follows no longer message of the server, in bytes as sent; 0: any
+	Every  time.Duration // how often
 }
 
 // State tells what a stream does for its sandbox.

@@ -40,13 +40,16 @@ func controlFrame(op ws.OpCode, payload []byte) []byte {
 	return append([]byte{finBit | byte(op), byte(len(payload))}, payload...)
 }
 
-// textFrame returns a server's text message, nil if it is longer than a keep-alive
-// can be.
-func textFrame(text string) []byte {
-	if len(text) > ws.MaxControlFramePayloadSize {
+// frame returns the server's message, nil if it is longer than a keep-alive can be.
+func (k KeepAlive) frame() []byte {
+	if len(k.Ping) > ws.MaxControlFramePayloadSize {
 		return nil
 	}
-	return append([]byte{finBit | byte(ws.OpText), byte(len(text))}, text...)
+	op := ws.OpText
+	if k.Binary {
+		op = ws.OpBinary
+	}
+	return append([]byte{finBit | byte(op), byte(len(k.Ping))}, k.Ping...)
 }
 
 // isCloseFrame reports whether p is one whole close frame of a client.

@@ -113,8 +113,10 @@ func (b *Body) keepAlive() KeepAlive {
 // stream is parked.
 func (b *Body) keepBeating() {
 	alive := b.keepAlive()
-	b.unanswered.Add(1) // before the answer can come
-	if !b.parked.Load() || !b.inject(b.ctx, textFrame(alive.Ping), true) {
+	if alive.Pong != "" {
+		b.unanswered.Add(1) // before the answer can come
+	}
+	if !b.parked.Load() || !b.inject(b.ctx, alive.frame(), true) {
 		b.unanswered.Store(max(0, b.unanswered.Add(-1)))
 	}
 	b.mu.Lock()

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -258,6 +260,42 @@ func TestKeepAlive_speaksForTheServer(t *testing.T) {
 		tun.body.Park()
 		time.Sleep(time.Minute)
 		tun.wantAtClient("within a message")
+	})
+}
+
+// A protocol whose messages may be cut into several of WebSocket, all but the last
+// of which are long.
+func TestKeepAlive_comesBetweenAProtocolsMessages(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{KeepAlive: func() stream.KeepAlive {
+			return stream.KeepAlive{Ping: "alive", Binary: true, After: 20, Every: 10 * time.Second}
+		}})
+		_, _ = tun.app.Write(hello)
+		_ = tun.toUser.take()
+		tun.body.Park()
+		time.Sleep(6 * time.Second)
+		alive := serverFrame(ws.OpBinary, "alive")
+		tun.wantAtClient("half a period later", alive)
+		tun.send(clientFrame(ws.OpText, "")) // no answer: none is awaited
+		tun.wantCounted("an empty message", 1)
+
+		for i, long := range [][]byte{
+			serverFrame(ws.OpBinary, strings.Repeat("x", 21)),
+			slices.Concat(
+				ws.MustCompileFrame(ws.NewFrame(ws.OpBinary, false, bytes.Repeat([]byte("x"), 11))), serverFrame(ws.OpPing, ""),
+				ws.MustCompileFrame(ws.NewFrame(ws.OpContinuation, true, bytes.Repeat([]byte("x"), 10)))),
+		} {
+			_, _ = tun.app.Write(long)
+			_ = tun.toUser.take()
+			tun.body.Park()
+			time.Sleep(time.Minute)
+			tun.wantAtClient(fmt.Sprintf("after long message %d", i))
+			_, _ = tun.app.Write(serverFrame(ws.OpBinary, "end"))
+			_ = tun.toUser.take()
+			time.Sleep(10 * time.Second)
+			tun.wantAtClient(fmt.Sprintf("after the end of message %d", i), alive)
+			tun.body.Unpark()
+		}
 	})
 }
 

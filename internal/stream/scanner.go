@@ -37,6 +37,8 @@ type scanner struct {
 	opcode ws.OpCode
 	length uint64 // of the current frame's payload
 	left   uint64 // bytes of it that are still to come
+
+	message uint64 // bytes of the last data message's payload, as far as it has been announced
 }
 
 // atBoundary reports whether the next byte begins a frame.
@@ -159,13 +161,22 @@ func (s *scanner) beginPayload() part {
 		return partLost
 	}
 	if s.opcode.IsData() {
-		s.within = !s.fin()
+		s.beginPart(length)
 	}
 	s.got, s.length, s.left = 0, length, length
 	if length == 0 {
 		s.endFrame()
 	}
 	return partHeadEnd
+}
+
+// beginPart is called for each frame of a data message.
+func (s *scanner) beginPart(length uint64) {
+	if s.opcode != ws.OpContinuation {
+		s.message = 0
+	}
+	s.message += length
+	s.within = !s.fin()
 }
 
 func (s *scanner) endFrame() {

@@ -132,8 +132,8 @@ func (b *Body) giveTail(w io.Writer) (int, error) {
 const injectTimeout = 5 * time.Second
 
 // inject writes a frame of our own to the client, now, or not at all: where the
-// client is in the middle of a frame, or of a message if data says that the frame
-// is one.
+// client is in the middle of a frame, or where data says that the frame is a
+// message and no keep-alive fits there.
 func (b *Body) inject(ctx context.Context, frame []byte, data bool) bool {
 	select {
 	case b.out <- struct{}{}:
@@ -142,7 +142,7 @@ func (b *Body) inject(ctx context.Context, frame []byte, data bool) bool {
 	}
 	defer func() { <-b.out }()
 	b.mu.Lock()
-	fits := b.server.atBoundary() && !b.server.closed && b.phase.Load() == phaseOpen && (!data || !b.server.within)
+	fits := b.server.atBoundary() && !b.server.closed && b.phase.Load() == phaseOpen && (!data || b.unsyncedAliveFits())
 	b.mu.Unlock()
 	if !fits || b.to == nil {
 		return false
@@ -156,6 +156,12 @@ func (b *Body) inject(ctx context.Context, frame []byte, data bool) bool {
 		return false
 	}
 	return true
+}
+
+// unsyncedAliveFits tells whether a keep-alive may come here: not within a message,
+// nor between two that the client may take for one. b.mu must be held.
+func (b *Body) unsyncedAliveFits() bool {
+	return !b.server.within && (b.alive.After == 0 || b.server.message <= b.alive.After)
 }
 
 // pull is where Read reads what WriteTo gives.

@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// tabDoubts is longer than a forgotten tab takes to doubt its connection: it has sent something that
+// nobody has acknowledged after 70 s at most, and waits 20 s.
+const tabDoubts = 100 * time.Second
+
 // A tab of VS Code stays open, untouched; its sandbox is paused and stays so; the first key finds
 // everything as it was.
 func TestCodeServer_forgottenTabSleepsUntilAKey(t *testing.T) {
@@ -16,7 +20,11 @@ func TestCodeServer_forgottenTabSleepsUntilAKey(t *testing.T) {
 	d.write(t, "before")
 	d.screenshot(t, "open")
 	d.awaitSleep(t)
-	d.staysAsleep(t, 5*s.idle)
+	d.staysAsleep(t, max(5*s.idle, tabDoubts))
+	if why := s.why(t, d.id); strings.Contains(why, "still-open") {
+		t.Errorf("the tab has tried to connect again beside its connections: %s", why)
+	}
+	d.screenshot(t, "asleep")
 	typed := time.Now()
 	d.write(t, "X")
 	s.awaitState(t, late, d.id, "RUNNING")
