@@ -21,9 +21,7 @@ func TestCodeServer_forgottenTabSleepsUntilAKey(t *testing.T) {
 	d.screenshot(t, "open")
 	d.awaitSleep(t)
 	d.staysAsleep(t, max(5*s.idle, tabDoubts))
-	if why := s.why(t, d.id); strings.Contains(why, "still-open") {
-		t.Errorf("the tab has tried to connect again beside its connections: %s", why)
-	}
+	d.requireUndoubting(t)
 	d.screenshot(t, "asleep")
 	typed := time.Now()
 	d.write(t, "X")
@@ -32,6 +30,14 @@ func TestCodeServer_forgottenTabSleepsUntilAKey(t *testing.T) {
 	// on a machine where it takes so long to save, that may wake the sandbox once more
 	if wakes := s.record(t, d.id).Totals.Wakes; wakes < 1 || wakes > 1 && time.Since(typed) < s.idle {
 		t.Errorf("one key woke the sandbox %d times", wakes)
+	}
+}
+
+// requireUndoubting fails the test if the tab has tried to connect again beside its connections.
+func (d *desk) requireUndoubting(t *testing.T) {
+	t.Helper()
+	if why := d.s.why(t, d.id); strings.Contains(why, "still-open") {
+		t.Errorf("the tab has doubted its connections: %s", why)
 	}
 }
 
@@ -81,7 +87,8 @@ func TestCodeServer_onAHostThatCutsConnections(t *testing.T) {
 	d := openDesk(t, s, 0)
 	d.write(t, "before")
 	d.awaitSleep(t)
-	d.staysAsleep(t, 2*s.idle)
+	d.staysAsleep(t, tabDoubts)
+	d.requireUndoubting(t)
 	d.write(t, "X")
 	s.awaitState(t, late, d.id, "RUNNING")
 	d.requireText(t, reconnected, "beforeX")
