@@ -120,7 +120,7 @@ func TestCLI_aSandboxesLife(t *testing.T) {
 	}
 
 	s.pause(t, id) // a hold wakes
-	s.mustCLI(t, []string{"is kept awake until", "in 2h"}, "sandbox", "hold", id, "--for", "2h", "--reason", "a training run")
+	s.mustCLI(t, []string{"is kept awake until", "in 2h"}, "sandbox", "hold", id, "--for", "2h20s", "--reason", "a training run")
 	if r := s.record(t, id); r.State != "RUNNING" || r.PauseAt != nil {
 		t.Errorf("under a hold it is %+v", r)
 	}

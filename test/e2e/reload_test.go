@@ -22,6 +22,7 @@ func (s *sandman) reload(t *testing.T, o options, args ...string) {
 	if out, err := s.tryReload(t, o, args...); err != nil {
 		t.Fatalf("reloading: %v\n%s", err, out)
 	}
+	s.http.CloseIdleConnections() // the former server does so too, which may meet a request
 }
 
 func (s *sandman) tryReload(t *testing.T, o options, args ...string) ([]byte, error) {

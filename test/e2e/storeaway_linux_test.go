@@ -61,5 +61,9 @@ func TestStoreAway_isSaidSoon(t *testing.T) {
 	if r := s.record(t, id); r.State != "RUNNING" {
 		t.Errorf("what was refused was done later: %+v", r)
 	}
-	s.pause(t, id)
+	// until a leader has looked, the use before the loss is a vanished proxy's
+	eventually(t, settled, "a pause by hand", func() bool {
+		return s.call(t, http.MethodPost, "/sandboxes/"+id+"/pause", "").status == http.StatusOK
+	})
+	s.awaitState(t, late, id, "PAUSED")
 }
