@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/sandman-proxy/sandman/internal/stream"
 )
 
 // runMemory measures what Sandman's process holds for each sandbox that it
@@ -22,10 +25,15 @@ func runMemory(ctx context.Context, args []string) error {
 	flags := newFlags("memory")
 	sandboxes := flags.Int("sandboxes", 10_000, "sandboxes, without processes")
 	sockets := flags.Int("websockets", 9_000, "open WebSockets; each takes two file descriptors of Sandman's")
+	cut := flags.Bool("cut", false, "the host cuts the WebSockets of a sandbox that it pauses: parked ones take one file descriptor each")
 	profile := flags.String("profile", "", "write Sandman's heap profile, taken with the WebSockets open, to this file")
 	_ = flags.Parse(args) // exits on error
 
-	r, err := newRecordsRig(ctx, "SANDMAN_IDLE_TIMEOUT=1h")
+	env := []string{"SANDMAN_IDLE_TIMEOUT=1h"}
+	if *cut {
+		env = append(env, "SANDBOXD_FAULTS=cut_connections")
+	}
+	r, err := newRecordsRig(ctx, env...)
 	if err != nil {
 		return err
 	}
@@ -49,7 +57,12 @@ func runMemory(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	open, parked, err := r.memoryWithSockets(ctx, first[0], *sockets, *profile)
+	var open, parked memory
+	if *cut {
+		parked, err = r.memoryOfCut(ctx, first, *sockets)
+	} else {
+		open, parked, err = r.memoryWithSockets(ctx, first[0], *sockets, *profile)
+	}
 	if err != nil {
 		return err
 	}
@@ -57,22 +70,79 @@ func runMemory(ctx context.Context, args []string) error {
 	fmt.Fprintln(w, "\tlive heap\tstacks\tresident\tresident, not of files\t")
 	start.row(w, "at the start, MB", 1000*1000)
 	known.less(start).row(w, fmt.Sprintf("each of %d sandboxes, KB", *sandboxes), 1000**sandboxes)
-	open.less(known).row(w, fmt.Sprintf("each of %d WebSockets, KB", *sockets), 1000**sockets)
-	parked.less(known).row(w, "each of them while its sandbox sleeps, KB", 1000**sockets)
+	if !*cut {
+		open.less(known).row(w, fmt.Sprintf("each of %d WebSockets, KB", *sockets), 1000**sockets)
+	}
+	parked.less(known).row(w, fmt.Sprintf("each of %d whose sandbox sleeps, KB", *sockets), 1000**sockets)
 	return w.Flush()
+}
+
+// cutEach is how many WebSockets are open at a sandbox when it is paused and they
+// are cut.
+const cutEach = 2500
+
+// memoryOfCut opens WebSockets at one sandbox after the other, each of which is then
+// paused by a host that cuts them, and measures while all of them are parked. Then
+// each of them is told to come again.
+func (r *rig) memoryOfCut(ctx context.Context, ids []string, n int) (parked memory, err error) {
+	conns := make([]net.Conn, n)
+	defer closeAll(conns)
+	proxy := strings.TrimPrefix(r.base, "http://")
+	for from := 0; from < n; from += cutEach {
+		id, some := ids[from/cutEach], conns[from:min(n, from+cutEach)]
+		err := each(ctx, len(some), func(ctx context.Context, i int) (err error) {
+			some[i], err = openWebSocket(ctx, proxy, r.url(id))
+			return err
+		})
+		if err == nil {
+			err = r.pause(ctx, id)
+		}
+		if err != nil {
+			return parked, err
+		}
+		progress("%d WebSockets are parked", from+len(some))
+	}
+	if parked, err = r.memory(ctx); err != nil {
+		return parked, err
+	}
+	for i, c := range conns {
+		if i%cutEach == 0 { // wakes the sandbox
+			if _, err := io.WriteString(c, hi); err != nil {
+				return parked, err
+			}
+		}
+		if err := awaitRestart(c); err != nil {
+			return parked, fmt.Errorf("WebSocket %d has not outlived the measurement: %w", i, err)
+		}
+	}
+	return parked, nil
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// awaitRestart reads the close frame that asks a client to come again.
+func awaitRestart(conn net.Conn) error {
+	var head [4]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return err
+	}
+	if code := binary.BigEndian.Uint16(head[2:]); head[0] != 0x88 || code != stream.StatusServiceRestart {
+		return fmt.Errorf("got % x instead of a close frame with %d", head, stream.StatusServiceRestart)
+	}
+	return nil
 }
 
 // memoryWithSockets opens WebSockets, and measures while they are open, and while
 // they are parked. Then each of them goes on.
 func (r *rig) memoryWithSockets(ctx context.Context, id string, n int, profile string) (open, parked memory, err error) {
 	conns := make([]net.Conn, n)
-	defer func() {
-		for _, c := range conns {
-			if c != nil {
-				_ = c.Close()
-			}
-		}
-	}()
+	defer closeAll(conns)
 	proxy := strings.TrimPrefix(r.base, "http://")
 	err = each(ctx, n, func(ctx context.Context, i int) error {
 		var err error

@@ -7,19 +7,22 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sandman-proxy/sandman/internal/e2b"
+	"github.com/sandman-proxy/sandman/internal/sandboxd"
 )
 
 // recordsCommand makes this program a host of sandboxes without processes: the
 // E2B API over HTTP with a record for each sandbox, and a data plane that
 // answers in the sandboxes' stead while they run. It is for measurements with
 // more sandboxes than this machine has memory for; pausing and resuming cost it
-// nothing, and keep nothing.
+// nothing, and keep nothing. With SANDBOXD_FAULTS=cut_connections it cuts the
+// WebSockets of a sandbox that is paused, as cmd/sandboxd does.
 const recordsCommand = "records"
 
 // timesPath is where the host tells what it saw, in Unix time in ns: of each
@@ -34,6 +37,8 @@ type hostTimes struct {
 }
 
 type recordsHost struct {
+	cuts bool
+
 	mu  sync.Mutex // guards the following fields
 	all map[string]*sandboxRecord
 }
@@ -41,6 +46,7 @@ type recordsHost struct {
 type sandboxRecord struct {
 	e2b.ListedSandbox
 	hostTimes
+	sockets []io.Closer // to be cut at the next pause
 }
 
 func runRecords(listen string) error {
@@ -48,7 +54,11 @@ func runRecords(listen string) error {
 	if err != nil {
 		return err
 	}
-	h := &recordsHost{all: make(map[string]*sandboxRecord)}
+	faults, err := sandboxd.ParseFaults(os.Getenv("SANDBOXD_FAULTS"))
+	if err != nil {
+		return err
+	}
+	h := &recordsHost{cuts: faults.CutConnections, all: make(map[string]*sandboxRecord)}
 	server := http.Server{Handler: h.handler(), ReadHeaderTimeout: time.Minute}
 	return server.Serve(ln)
 }
@@ -142,6 +152,10 @@ func pauseRecord(w http.ResponseWriter, s *sandboxRecord) {
 	}
 	now := time.Now()
 	s.State, s.EndAt, s.Paused = e2b.StatePaused, now, now.UnixNano()
+	for _, c := range s.sockets {
+		_ = c.Close()
+	}
+	s.sockets = nil
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -177,7 +191,10 @@ func (h *recordsHost) serve(w http.ResponseWriter, r *http.Request, t e2b.Target
 		e2b.WriteSandboxNotFound(w, r, t.SandboxID)
 		return
 	case r.Header.Get("Upgrade") != "":
-		echoWebSocket(w, r)
+		if conn, err := acceptWebSocket(w, r, ""); err == nil {
+			h.toBeCut(s, conn)
+			echo(conn)
+		}
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -186,6 +203,20 @@ func (h *recordsHost) serve(w http.ResponseWriter, r *http.Request, t e2b.Target
 	h.mu.Lock()
 	s.Served = time.Now().UnixNano()
 	h.mu.Unlock()
+}
+
+// toBeCut notes the WebSocket of a sandbox, where pauses cut them.
+func (h *recordsHost) toBeCut(s *sandboxRecord, conn io.Closer) {
+	if !h.cuts {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.State != e2b.StateRunning {
+		_ = conn.Close()
+		return
+	}
+	s.sockets = append(s.sockets, conn)
 }
 
 func answerJSON(w http.ResponseWriter, status int, v any) {

@@ -21,15 +21,10 @@ const (
 	webSocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 )
 
-// echoWebSocket answers each short text message with the same.
-func echoWebSocket(w http.ResponseWriter, r *http.Request) {
-	conn, err := acceptWebSocket(w, r, "")
-	if err != nil {
-		return
-	}
+// echo answers each short text message with the same, until the WebSocket ends.
+func echo(conn net.Conn) {
 	defer conn.Close()
-	for err == nil {
-		err = echoMessage(conn)
+	for echoMessage(conn) == nil {
 	}
 }
 
@@ -112,8 +107,11 @@ func awaitUpgrade(conn net.Conn) error {
 	return nil
 }
 
+// hi is a client's frame, masked with zeros.
+const hi = "\x81\x82\x00\x00\x00\x00hi"
+
 func sendAndReceive(conn net.Conn) error {
-	if _, err := conn.Write([]byte{0x81, 0x82, 0, 0, 0, 0, 'h', 'i'}); err != nil {
+	if _, err := io.WriteString(conn, hi); err != nil {
 		return err
 	}
 	var got [4]byte
