@@ -35,6 +35,8 @@ type desk struct {
 	s    *sandman
 	id   string
 	port int // that the browser goes to
+
+	opening time.Duration // how long it took to open the file
 }
 
 // openDesk makes a sandbox with code-server in it and opens the file notes.txt in a browser that goes
@@ -59,8 +61,10 @@ func openDesk(t *testing.T, s *sandman, port int) *desk {
 			$PWD/work >editor.log 2>&1 </dev/null &`)
 	s.awaitAnswer(t, d.id, "/healthz")
 	d.browser = startBrowser(t)
+	began := time.Now()
 	d.do(t, `await page.goto('http://8080-%s.localhost:%d/')`, d.id, port)
 	d.openFile(t)
+	d.opening = time.Since(began)
 	s.configure(t, d.id, `{"idleTimeout":null}`)
 	return d
 }
