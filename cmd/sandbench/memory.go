@@ -28,6 +28,9 @@ func runMemory(ctx context.Context, args []string) error {
 	cut := flags.Bool("cut", false, "the host cuts the WebSockets of a sandbox that it pauses: parked ones take one file descriptor each")
 	profile := flags.String("profile", "", "write Sandman's heap profile, taken with the WebSockets open, to this file")
 	_ = flags.Parse(args) // exits on error
+	if *cut && *profile != "" {
+		return errors.New("-profile is taken with the WebSockets open, which with -cut not all of them are at a time")
+	}
 
 	env := []string{"SANDMAN_IDLE_TIMEOUT=1h"}
 	if *cut {
@@ -87,17 +90,12 @@ const cutEach = 2500
 func (r *rig) memoryOfCut(ctx context.Context, ids []string, n int) (parked memory, err error) {
 	conns := make([]net.Conn, n)
 	defer closeAll(conns)
-	proxy := strings.TrimPrefix(r.base, "http://")
 	for from := 0; from < n; from += cutEach {
 		id, some := ids[from/cutEach], conns[from:min(n, from+cutEach)]
-		err := each(ctx, len(some), func(ctx context.Context, i int) (err error) {
-			some[i], err = openWebSocket(ctx, proxy, r.url(id))
-			return err
-		})
-		if err == nil {
-			err = r.pause(ctx, id)
+		if err := r.openWebSockets(ctx, id, some); err != nil {
+			return parked, err
 		}
-		if err != nil {
+		if err := r.pause(ctx, id); err != nil {
 			return parked, err
 		}
 		progress("%d WebSockets are parked", from+len(some))
@@ -116,6 +114,15 @@ func (r *rig) memoryOfCut(ctx context.Context, ids []string, n int) (parked memo
 		}
 	}
 	return parked, nil
+}
+
+// openWebSockets fills conns; where it fails, some of them are nil.
+func (r *rig) openWebSockets(ctx context.Context, id string, conns []net.Conn) error {
+	proxy := strings.TrimPrefix(r.base, "http://")
+	return each(ctx, len(conns), func(ctx context.Context, i int) (err error) {
+		conns[i], err = openWebSocket(ctx, proxy, r.url(id))
+		return err
+	})
 }
 
 func closeAll(conns []net.Conn) {
@@ -143,13 +150,7 @@ func awaitRestart(conn net.Conn) error {
 func (r *rig) memoryWithSockets(ctx context.Context, id string, n int, profile string) (open, parked memory, err error) {
 	conns := make([]net.Conn, n)
 	defer closeAll(conns)
-	proxy := strings.TrimPrefix(r.base, "http://")
-	err = each(ctx, n, func(ctx context.Context, i int) error {
-		var err error
-		conns[i], err = openWebSocket(ctx, proxy, r.url(id))
-		return err
-	})
-	if err != nil {
+	if err := r.openWebSockets(ctx, id, conns); err != nil {
 		return open, parked, err
 	}
 	progress("%d WebSockets", n)

@@ -100,14 +100,7 @@ func provoke(t *testing.T, s *sandman, id, mark string) {
 	case failpoint.DrainDone:
 		try(s.apiRequest(t, http.MethodPost, "/sandboxes/"+id+"/pause", ""))
 	case failpoint.CutDone:
-		res, err := s.http.Do(s.request(ctx, http.MethodGet, id, appPort, "/slow?seconds=60", nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			_, _ = io.Copy(io.Discard, res.Body)
-			_ = res.Body.Close()
-		}()
+		s.beginDownload(t, id, 60) // dies with the Sandman
 		try(s.apiRequest(t, http.MethodPost, "/sandboxes/"+id+"/pause?force=true", ""))
 	default:
 		try(s.request(ctx, http.MethodGet, id, appPort, "/state", nil))
