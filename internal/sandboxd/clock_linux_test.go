@@ -2,11 +2,15 @@ package sandboxd
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sandman-proxy/sandman/internal/e2b"
 )
 
 // (White box: the wall clock is passed in, or the record changed as a clock
@@ -24,6 +28,24 @@ func TestLifetime_whenTheClockIsSet(t *testing.T) {
 		if step < time.Second && step > -time.Second && !shown.Equal(end) {
 			t.Errorf("%s: the end that was set is shown as %s", name, shown)
 		}
+	}
+}
+
+// What is left of a lifetime is told by one look at the clock, which may be set
+// before the answer is written: the server does not have to add the date.
+func TestGet_saysTheTimeThatItsEndGoesBy(t *testing.T) {
+	t.Parallel()
+	const life = 5 * time.Minute
+	s := &sandbox{id: "i1", rec: record{ID: "i1", State: StateRunning, EndAt: time.Now().Add(life)}}
+	w := httptest.NewRecorder()
+	(&api{}).get(w, nil, s)
+	var d e2b.SandboxDetail
+	if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	date, err := http.ParseTime(w.Header().Get("Date"))
+	if left := d.EndAt.Sub(date); err != nil || left > life+time.Second || left < life-time.Minute {
+		t.Errorf("%s are left at %s (%v)", left, date, err)
 	}
 }
 
@@ -78,7 +100,7 @@ func TestRecord_keepsTheTimeOfThePause(t *testing.T) {
 	if err := rec.save(dir); err != nil {
 		t.Fatal(err)
 	}
-	if loaded, err := loadRecord(dir); err != nil || !loaded.EndAt.Equal(paused) || !loaded.listed().EndAt.Equal(paused) {
+	if loaded, err := loadRecord(dir); err != nil || !loaded.EndAt.Equal(paused) || !loaded.listed(time.Now()).EndAt.Equal(paused) {
 		t.Errorf("%+v, %v", loaded, err)
 	}
 }

@@ -187,8 +187,9 @@ func (a *api) page(q listQuery) (list []e2b.ListedSandbox, next string) {
 		next = found[q.limit-1].cursor().token(q.ascending)
 	}
 	list = make([]e2b.ListedSandbox, len(found))
+	now := time.Now()
 	for i := range found {
-		list[i] = found[i].listed()
+		list[i] = found[i].listed(now)
 	}
 	return list, next
 }
@@ -252,10 +253,10 @@ func (q *listQuery) order(x, y cursor) int {
 	return -n
 }
 
-// listed is the sandbox in lists. Its machine is this one.
-func (r *record) listed() e2b.ListedSandbox {
+// listed is the sandbox in lists, as of now. Its machine is this one.
+func (r *record) listed(now time.Time) e2b.ListedSandbox {
 	end := r.EndAt
-	if now := time.Now(); r.State == StateRunning {
+	if r.State == StateRunning {
 		end = shownEnd(end, now, end.Sub(now))
 	}
 	return e2b.ListedSandbox{
@@ -276,8 +277,12 @@ func (a *api) get(w http.ResponseWriter, _ *http.Request, s *sandbox) {
 	if r.AutoPause {
 		onTimeout = "pause"
 	}
+	now := time.Now()
+	// Who subtracts this from endAt learns how long it runs, also where the clock
+	// is set before the answer is written.
+	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
 	writeJSON(w, http.StatusOK, e2b.SandboxDetail{
-		ListedSandbox: r.listed(), EnvdAccessToken: r.AccessToken,
+		ListedSandbox: r.listed(now), EnvdAccessToken: r.AccessToken,
 		AllowInternetAccess: r.AllowInternet, Network: r.Network,
 		Lifecycle: &e2b.Lifecycle{AutoResume: r.AutoResume, OnTimeout: onTimeout},
 	})
