@@ -277,6 +277,9 @@ type E2BBackend interface {
 	Pause(ctx context.Context, id string, o PauseOptions) (sb Sandbox, changed bool, err error)
 	// TimeoutSet notes that a caller has changed the end of a sandbox's run.
 	TimeoutSet(ctx context.Context, id string) error
+	// Killing notes that the host is about to be asked to kill a sandbox, so that
+	// whoever finds it gone knows why.
+	Killing(ctx context.Context, id string)
 	// Killed notes the host's word that a sandbox is gone.
 	Killed(ctx context.Context, id string) error
 }

@@ -208,6 +208,7 @@ func (p *passThrough) pause(w http.ResponseWriter, r *http.Request, c call) {
 
 // kill forwards a kill, and records the host's word that the sandbox is gone.
 func (p *passThrough) kill(w http.ResponseWriter, r *http.Request, c call) {
+	p.Backend.Killing(r.Context(), c.id)
 	p.forward(w, r, func(res *http.Response) error {
 		gone := res.StatusCode == http.StatusNoContent
 		if res.StatusCode == http.StatusNotFound {

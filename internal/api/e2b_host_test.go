@@ -114,6 +114,8 @@ func (b *records) TimeoutSet(ctx context.Context, id string) error {
 	return ctx.Err()
 }
 
+func (b *records) Killing(_ context.Context, id string) { b.note("killing %s", id) }
+
 func (b *records) Killed(ctx context.Context, id string) error {
 	b.note("killed %s", id)
 	return ctx.Err()
@@ -328,7 +330,7 @@ func (p *through) toItsEnd(t *testing.T, id string) {
 	one := "/sandboxes/" + id
 	expect(t, p.sdk(t, "DELETE", one, ""), 204, 0)
 	expect(t, p.sdk(t, "DELETE", one, ""), 404, 404)
-	expectNotes(t, p, "killed "+id, "killed "+id)
+	expectNotes(t, p, "killing "+id, "killed "+id, "killing "+id, "killed "+id)
 	for _, action := range []string{"/connect", "/pause", "/resume"} {
 		gone := p.sdk(t, "POST", one+action, `{"timeout":1}`)
 		expect(t, gone, 404, 404)
@@ -407,7 +409,7 @@ func TestE2B_inProcessHost(t *testing.T) {
 	p := newThrough(t, "http://local.invalid", &records{}, func(cfg *api.E2BConfig) { cfg.Forward = handlerTransport{h.Handler()} })
 	expect(t, p.sdk(t, "GET", "/v2/sandboxes", ""), 200, 0)
 	expect(t, p.sdk(t, "DELETE", "/sandboxes/iabc", ""), 404, 404)
-	expectNotes(t, p, "killed iabc")
+	expectNotes(t, p, "killing iabc", "killed iabc")
 }
 
 // handlerTransport carries requests to a handler of this process, and sets no

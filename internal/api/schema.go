@@ -90,6 +90,7 @@ func sandboxDocs() map[string]string {
 		"pausedAt":       "When it was last paused.",
 		"op":             "The work that is under way in PAUSING and RESUMING.",
 		"lastError":      "How the last pause or resume failed, until one succeeds.",
+		"killing":        "The last kill that its host was asked for. If it is gone within a minute of that, this is why.",
 		"parked":         "Streams that were open at the last pause.",
 		"reconnectWakes": "How often pages' own reconnects have woken it on one day.",
 		"totals":         "Sums over its life, up to countedTo, or else since.",

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/sandman-proxy/sandman/internal/api"
 	"github.com/sandman-proxy/sandman/internal/e2b"
 	"github.com/sandman-proxy/sandman/internal/pauser"
@@ -246,11 +248,32 @@ func (e *Engine) Kill(ctx context.Context, id, by string) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
+	why := "killed by hand: " + by
+	e.toBeKilled(ctx, id, why)
 	if err := e.hosts.kill(ctx, host, id); err != nil && !e2b.IsNotFound(err) {
 		return err
 	}
-	return e.killed(ctx, id, "killed by hand: "+by)
+	return e.killed(ctx, id, why)
 }
+
+// toBeKilled notes why the sandbox will be gone, for the others who may find it
+// gone before the kill is answered. A kill does not wait for a store that is away.
+func (e *Engine) toBeKilled(ctx context.Context, id, why string) {
+	if s := e.get(id); s == nil || s.State == session.Killed || e.standstill() != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, killNoteWithin)
+	defer cancel()
+	err := e.configure(ctx, id, 0, func(r *session.Record) error {
+		*r = r.ToBeKilled(why, time.Now())
+		return nil
+	})
+	if err != nil && !errors.Is(err, api.ErrNotFound) {
+		e.log.Warn("a kill is begun that is not noted", zap.String("sandbox", id), zap.String("reason", why), zap.Error(err))
+	}
+}
+
+const killNoteWithin = time.Second
 
 // TimeoutSet implements api.E2BBackend. The record is written as it is, which
 // makes the leader look at the host's end time again, in whatever process it is.
@@ -261,9 +284,14 @@ func (e *Engine) TimeoutSet(ctx context.Context, id string) error {
 	return e.configure(context.WithoutCancel(ctx), id, 0, func(*session.Record) error { return nil })
 }
 
+const killedByAPI = "killed through the E2B API"
+
+// Killing implements api.E2BBackend.
+func (e *Engine) Killing(ctx context.Context, id string) { e.toBeKilled(ctx, id, killedByAPI) }
+
 // Killed implements api.E2BBackend.
 func (e *Engine) Killed(ctx context.Context, id string) error {
-	return e.killed(context.WithoutCancel(ctx), id, "killed through the E2B API")
+	return e.killed(context.WithoutCancel(ctx), id, killedByAPI)
 }
 
 // killed writes KILLED over whatever the record says, until it lands.

@@ -36,6 +36,7 @@ type Record struct {
 
 	Op             *Op            `json:"op,omitempty"`        // set exactly in Pausing and Resuming
 	LastError      *OpError       `json:"lastError,omitempty"` // until an op of the same kind succeeds
+	Killing        Killing        `json:"killing,omitzero"`    // a kill that the host is asked for
 	Parked         int            `json:"parked,omitempty"`    // streams that were open at the last pause
 	ReconnectWakes ReconnectWakes `json:"reconnectWakes,omitzero"`
 	Totals         Totals         `json:"totals"`
@@ -88,6 +89,13 @@ type Op struct {
 type Sleep struct {
 	Since  time.Time `json:"since,omitzero"`
 	Reason string    `json:"reason"`
+}
+
+// Killing is a kill that was asked for at At: whoever finds the sandbox gone soon
+// after, in whatever process, finds what came of it, and tells of Reason.
+type Killing struct {
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
 }
 
 // OpError is how the last op failed. No op of this kind is begun before

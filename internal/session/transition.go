@@ -79,6 +79,18 @@ func (r Record) Settle(to State, reason string, now time.Time) (Record, error) {
 	return r.move(to, nil, reason, now)
 }
 
+// killWithin is how long after a kill was asked for a sandbox that is gone is gone
+// by it. Hosts answer a kill sooner.
+const killWithin = time.Minute
+
+// ToBeKilled gives the record of a sandbox that its host is about to be asked to
+// kill: the reason of KILLED, if it comes to that, is then this one, whoever finds
+// out first.
+func (r Record) ToBeKilled(reason string, now time.Time) Record {
+	r.Killing = Killing{Reason: reason, At: now}
+	return r
+}
+
 // foundAsleep is the reason of a sleep that only its host knows the reason of.
 const foundAsleep = "found paused at its host"
 
@@ -180,6 +192,12 @@ func (r Record) move(to State, op *Op, reason string, now time.Time) (Record, er
 	}
 	from := r.State
 	r = r.count(now)
+	if to == Killed && now.Sub(r.Killing.At).Abs() < killWithin {
+		reason = r.Killing.Reason
+	}
+	if to == Killed || now.Sub(r.Killing.At) >= killWithin {
+		r.Killing = Killing{}
+	}
 	r.State, r.Op, r.Reason, r.Since = to, op, reason, now
 	if !r.CountedTo.After(now) { // else a clock was ahead
 		r.CountedTo = time.Time{}

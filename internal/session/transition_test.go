@@ -351,3 +351,38 @@ func TestReconnects_areCountedByTheDayInUTC(t *testing.T) {
 		t.Errorf("count %d after more was taken back than there was", r.ReconnectWakes.Count)
 	}
 }
+
+// A kill that was asked for explains that a sandbox is gone, for as long as it may
+// be the cause, and whatever happens to it meanwhile.
+func TestToBeKilled(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		asked, gone int
+		steps       []func(session.Record) (session.Record, error)
+		want        string
+	}{
+		"at once":                {asked: 15, gone: 15, want: "killed by hand: ops"},
+		"after a pause":          {asked: 5, gone: 30, steps: []func(session.Record) (session.Record, error){sleep, settle(session.Paused)}, want: "killed by hand: ops"},
+		"by another's clock":     {asked: 15, gone: 5, want: "killed by hand: ops"},
+		"long after":             {asked: 15, gone: 75, want: "gone"},
+		"long after, and a step": {asked: -50, gone: 12, steps: []func(session.Record) (session.Record, error){sleep}, want: "gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := in(t, session.Running).ToBeKilled("killed by hand: ops", at(tt.asked))
+			for _, step := range tt.steps {
+				var err error
+				if r, err = step(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := r.Settle(session.Killed, "gone", at(tt.gone))
+			if err != nil || r.Reason != tt.want || r.Killing != (session.Killing{}) {
+				t.Errorf("it is %s because of %q, %v, and keeps %+v; want %q", r.State, r.Reason, err, r.Killing, tt.want)
+			}
+			if r, err = r.Settle(session.Running, "found", at(tt.gone+1)); err != nil || r.Reason != "found" {
+				t.Errorf("found again it is %s because of %q, %v", r.State, r.Reason, err)
+			}
+		})
+	}
+}
