@@ -96,10 +96,7 @@ func (j *judge) observeServer(payload []byte) {
 func (j *judge) keepAlive() stream.KeepAlive {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if k := j.noise.KeepAlive(); k != nil {
-		return stream.KeepAlive(*k)
-	}
-	return stream.KeepAlive{}
+	return stream.KeepAlive(*j.noise.KeepAlive())
 }
 
 // judgeBy has the messages of a WebSocket judged by what is known of the app
@@ -109,7 +106,10 @@ func (u *upgrade) judgeBy(set *noise.Set, opts *stream.Options, answer http.Head
 	j := &judge{path: u.info.Path, noise: set.Stream(f.arrived, answer.Get("Sec-WebSocket-Protocol"))}
 	j.repeat = func(r noise.Repeat) { f.engine.Streams().Repeated(f.target.SandboxID, repeated(r)) }
 	u.info.Preset, u.page.Key = j.noise.Preset(), j.noise.Key()
-	opts.Judge, opts.KeepAlive = j.judge, j.keepAlive
+	opts.Judge = j.judge
+	if j.noise.KeepAlive() != nil {
+		opts.KeepAlive = j.keepAlive
+	}
 	if j.noise.WantsServer() {
 		opts.ObserveServer = j.observeServer
 	}

@@ -202,6 +202,9 @@ type KeepAlive struct {
 	// After is how long a message of the server the ping may follow, in bytes as
 	// they were sent; 0: any. A longer one may go on in the next.
 	After uint64
+	// Silence is how long a server that runs is silent only between whole messages:
+	// after it the ping may follow any.
+	Silence time.Duration
 	// Every is the server's own period, so far as it has been seen, or shorter than
 	// the page's patience.
 	Every time.Duration

@@ -58,6 +58,9 @@ const (
 	// message begins. The server writes whole ones, but cuts what it writes every
 	// 256 KiB, and no more than 1,032 bytes can be inflated from one.
 	vscodeWhole = 256<<10/1032 - 1
+	// vscodeSilence is more than lies between the pieces of one such write, which
+	// wait for nothing.
+	vscodeSilence = time.Second
 )
 
 func vscodeStream(r *http.Request, _ string, s *Stream) bool {
@@ -67,7 +70,7 @@ func vscodeStream(r *http.Request, _ string, s *Stream) bool {
 		return false
 	}
 	s.judge = new(vscodeJudge)
-	s.alive = &KeepAlive{Ping: vscodeKeepAlive, Binary: true, After: vscodeWhole, Every: vscodeEvery}
+	s.alive = &KeepAlive{Ping: vscodeKeepAlive, Binary: true, After: vscodeWhole, Silence: vscodeSilence, Every: vscodeEvery}
 	s.key = strings.Clone(q.Get("reconnectionToken")) // it would keep the whole query
 	s.resends = q.Get("reconnection") == "true"
 	return true

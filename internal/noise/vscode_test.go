@@ -49,7 +49,7 @@ func TestVSCode_isKeptFromGivingUp(t *testing.T) {
 	const inflates, piece, patience = 1032, 256 << 10, 20 * time.Second
 	k := s.KeepAlive()
 	if k == nil || k.Ping != "\x09"+strings.Repeat("\x00", 12) || !k.Binary || k.Pong != "" || k.Every > patience/2 ||
-		k.After == 0 || k.After*inflates >= piece {
+		k.After == 0 || k.Silence == 0 || k.After*inflates >= piece {
 		t.Errorf("%+v", k)
 	}
 	if s.WantsServer() {

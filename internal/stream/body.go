@@ -69,11 +69,14 @@ type Options struct {
 
 // KeepAlive is what keeps a client from giving up while its stream is parked.
 type KeepAlive struct {
-	Ping   string        // the message that the client wants to see, at most 125 bytes
-	Binary bool          // it is a binary message
-	Pong   string        // the text message that it answers, which the server does not see; "": none
-	After  uint64        // it follows no longer message of the server, in bytes as sent; 0: any
-	Every  time.Duration // how often
+	Ping   string // the message that the client wants to see, at most 125 bytes
+	Binary bool   // it is a binary message
+	Pong   string // the text message that it answers, which the server does not see; "": none
+	After  uint64 // it follows no longer message of the server, in bytes as sent; 0: any
+	// Silence of the server before Park, for so long, tells that its last message
+	// was whole, however long it was. 0: none does.
+	Silence time.Duration
+	Every   time.Duration // how often
 }
 
 // State tells what a stream does for its sandbox.
@@ -133,6 +136,8 @@ type Body struct {
 	server  messages           // changed by WriteTo only
 	tail    []byte             // what the client still gets in phaseEnded
 	silent  bool               // parked since the server's last byte
+	heard   time.Duration      // from began to the server's last bytes; kept where there are keep-alives
+	settled bool               // parked, and the server has said nothing since, nor for alive.Silence before
 	unparks int                // counts what has ended a Park
 	asking  context.CancelFunc // ends OnUpstreamEnd
 	source  deadliner          // the client's connection, while ReadFrom reads it

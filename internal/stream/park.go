@@ -53,7 +53,9 @@ func (b *Body) unsyncedPark() {
 	if b.opts.KeepAlive == nil {
 		return
 	}
-	if b.alive = b.opts.KeepAlive(); b.alive.Every > 0 && b.opts.WebSocket {
+	b.alive = b.opts.KeepAlive()
+	b.settled = b.alive.Silence > 0 && time.Since(b.began)-b.heard >= b.alive.Silence
+	if b.alive.Every > 0 && b.opts.WebSocket {
 		// the client may have waited for up to a period already
 		b.beat = time.AfterFunc(b.alive.Every/2, b.keepBeating)
 	}

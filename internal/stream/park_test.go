@@ -299,6 +299,35 @@ func TestKeepAlive_comesBetweenAProtocolsMessages(t *testing.T) {
 	})
 }
 
+// A server that has been silent before the pause has said all of its message, unless
+// more of it comes.
+func TestKeepAlive_followsWhatTheServerHadSaidLongBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		tun := dig(t, stream.Options{KeepAlive: func() stream.KeepAlive {
+			return stream.KeepAlive{Ping: "alive", Binary: true, After: 20, Silence: time.Second, Every: 10 * time.Second}
+		}})
+		long := serverFrame(ws.OpBinary, strings.Repeat("x", 21))
+		alive := serverFrame(ws.OpBinary, "alive")
+		for _, silence := range []time.Duration{999 * time.Millisecond, time.Second} {
+			_, _ = tun.app.Write(long)
+			_ = tun.toUser.take()
+			time.Sleep(silence)
+			tun.body.Park()
+			time.Sleep(6 * time.Second)
+			if silence < time.Second {
+				tun.wantAtClient("too soon after a long message")
+				tun.body.Unpark()
+				continue
+			}
+			tun.wantAtClient("after a long message and silence", alive)
+		}
+		_, _ = tun.app.Write(long) // it was sent before the pause, and comes now
+		_ = tun.toUser.take()
+		time.Sleep(time.Minute)
+		tun.wantAtClient("after a late message")
+	})
+}
+
 // Bytes of a protocol that nobody knows: each wakes, none is answered.
 func TestPark_otherProtocols(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -73,7 +73,10 @@ func (b *Body) pass(p []byte) int {
 		n = boundary
 		b.endReading(true)
 	}
-	b.silent = false
+	b.silent, b.settled = false, false
+	if b.opts.KeepAlive != nil {
+		b.heard = time.Since(b.began)
+	}
 	b.mu.Unlock()
 
 	if ends {
@@ -161,7 +164,7 @@ func (b *Body) inject(ctx context.Context, frame []byte, data bool) bool {
 // unsyncedAliveFits tells whether a keep-alive may come here: not within a message,
 // nor between two that the client may take for one. b.mu must be held.
 func (b *Body) unsyncedAliveFits() bool {
-	return !b.server.within && (b.alive.After == 0 || b.server.message <= b.alive.After)
+	return !b.server.within && (b.alive.After == 0 || b.server.message <= b.alive.After || b.settled)
 }
 
 // pull is where Read reads what WriteTo gives.
