@@ -181,7 +181,7 @@ func TestEtcd_passwordIsChangedWithoutAFailedRequest(t *testing.T) {
 	}
 	s := start(t, o)
 	id, _ := s.startAppIn(t)
-	stop := askAllTheTime(t, s, id)
+	stop := askOverAReload(t, s, id)
 	if _, err := root.UserChangePassword(t.Context(), "sandman", "new"); err != nil {
 		t.Fatal(err)
 	}

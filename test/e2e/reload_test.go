@@ -116,7 +116,7 @@ func TestReload_losesAndCutsNothing(t *testing.T) {
 				oneByteASecond(t.Context(), bytes.Repeat([]byte("u"), seconds))))
 			waiting := s.begin(s.request(t.Context(), http.MethodGet, held, appPort, "/state", nil))
 			s.awaitState(t, 2*time.Second, held, "RESUMING")
-			stop := askAllTheTime(t, s, used)
+			stop := askOverAReload(t, s, used)
 
 			node := s.status(t).Leader.Node
 			to.change(&o)
