@@ -75,8 +75,12 @@ func TestLead_inTurn(t *testing.T) {
 	rec := a.adopt("s", session.Running)
 	b.see("s", "the record", func(*store.Sandbox) bool { return true })
 
-	la.stop() // and a's lease lives on: it must resign
+	handed := time.Now()
+	la.stop()
 	second := await(t, "b leads", lb.began)
+	if took := time.Since(handed); took > time.Second {
+		t.Errorf("a handed over in %s: it did not resign", took)
+	}
 	if second.CreateRevision <= first.CreateRevision || second.Key == first.Key {
 		t.Errorf("b's term %+v after a's %+v", second, first)
 	}

@@ -65,7 +65,7 @@ func TestIntent_whatNobodyAskedForDoesNotWake(t *testing.T) {
 		if requireProblem(t, a, http.StatusServiceUnavailable); a.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: it may be stored: %v", name, a.header)
 		}
-		if took := time.Since(began); took > late {
+		if took := time.Since(began); took > time.Second {
 			t.Errorf("%s was refused only after %s", name, took)
 		}
 	}
@@ -245,7 +245,7 @@ func TestIntent_aHandshakeBesideALivingStreamIsNoReconnect(t *testing.T) {
 
 	began := time.Now()
 	requireEcho(t, s.dialAs(t, id, laptop), "back")
-	if took := time.Since(began); took > 2*time.Second+late {
+	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("the page that came back was let in after %s", took)
 	}
 	if r := s.record(t, id); r.State != "RUNNING" || r.Totals.Wakes != 1 {
