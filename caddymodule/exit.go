@@ -20,7 +20,8 @@ import (
 // The end of the process, in order:
 //
 //	"stopping"   streams of events end; leadership goes; WebSockets get their 1001, one after the other
-//	             within the grace period
+//	             within the grace period; no more connections are accepted, and the requests of those
+//	             that were come to be served
 //	App.Stop     Caddy stops its apps, in no order; the http app gives what is
 //	             being answered its grace period, and the engines serve on
 //	OnExit       what is still held was told to come again; the engines take
@@ -84,6 +85,7 @@ func (s stopping) Handle(context.Context, caddy.Event) error {
 	s.app.stopServing()
 	if caddy.Exiting() {
 		open.leave(s.app.gracePeriod())
+		sockets.Leave(s.app.ctx)
 	}
 	return nil
 }

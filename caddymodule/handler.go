@@ -104,6 +104,9 @@ func (h *Handler) Provision(ctx caddy.Context) (err error) {
 	if err := h.provisionCounting(ctx); err != nil {
 		return err
 	}
+	if err := shareSockets(ctx); err != nil {
+		return err
+	}
 	h.app, err = appOf(ctx)
 	return err
 }

@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"internal/activity":  {"internal/session", "internal/failpoint"},
 	"internal/stream":    {},
 	"internal/noise":     {},
+	"internal/handover":  {},
 	"internal/wake":      {"internal/session", "internal/failpoint"},
 	"internal/pauser":    {"internal/session", "internal/failpoint"},
 	"internal/e2b":       {},

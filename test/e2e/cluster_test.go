@@ -146,35 +146,13 @@ func TestCluster_leadershipMovesWithoutAFailedRequest(t *testing.T) {
 // askAllTheTime sends one request after the other until stop is called; none may fail.
 func askAllTheTime(t *testing.T, s *sandman, id string) (stop func()) {
 	t.Helper()
-	return s.keepAsking(t, id, func(ctx context.Context) error {
-		_, err := s.ask(ctx, id)
-		return err
-	})
-}
-
-// askOverAReload is askAllTheTime where one reload comes: at its moment one request may remain unheard.
-func askOverAReload(t *testing.T, s *sandman, id string) (stop func()) {
-	t.Helper()
-	forgiven := false
-	return s.keepAsking(t, id, func(ctx context.Context) error {
-		unheard, err := s.askAtShutdown(ctx, id)
-		if unheard && !forgiven {
-			t.Logf("forgiven: %v", err)
-			forgiven, err = true, nil
-		}
-		return err
-	})
-}
-
-func (s *sandman) keepAsking(t *testing.T, id string, ask func(context.Context) error) (stop func()) {
-	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
-			if err := ask(ctx); err != nil && ctx.Err() == nil {
-				done <- fmt.Errorf("request %d to %s: %w", n, id, err)
+			if _, err := s.ask(ctx, id); err != nil && ctx.Err() == nil {
+				done <- fmt.Errorf("request %d: %w", n, err)
 				return
 			}
 		}

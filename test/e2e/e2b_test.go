@@ -11,9 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -281,19 +279,6 @@ func (e *e2b) ask(ctx context.Context, id string) (appState, error) {
 		return appState{}, fmt.Errorf("not an answer of the app: %s", a)
 	}
 	return s, nil
-}
-
-// askAtShutdown is ask for the moment at which a server of Sandman shuts down, by a reload or for good.
-// Unheard is a request whose connection was opened for it, and closed without a byte of an answer: by Go's
-// server, which does that to whatever it has not read by then (https://go.dev/issue/75591), or by the
-// kernel, for a listener that accepts no more. Nothing that is Sandman's has seen it.
-func (e *e2b) askAtShutdown(ctx context.Context, id string) (unheard bool, err error) {
-	fresh := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(c httptrace.GotConnInfo) { fresh = !c.Reused },
-	})
-	_, err = e.ask(ctx, id)
-	return fresh && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)), err
 }
 
 // mustAsk is ask for a test that can't go on without.

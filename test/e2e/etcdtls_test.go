@@ -181,7 +181,7 @@ func TestEtcd_passwordIsChangedWithoutAFailedRequest(t *testing.T) {
 	}
 	s := start(t, o)
 	id, _ := s.startAppIn(t)
-	stop := askOverAReload(t, s, id)
+	stop := askAllTheTime(t, s, id)
 	if _, err := root.UserChangePassword(t.Context(), "sandman", "new"); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,6 @@ func (s *sandman) reload(t *testing.T, o options, args ...string) {
 	if out, err := s.tryReload(t, o, args...); err != nil {
 		t.Fatalf("reloading: %v\n%s", err, out)
 	}
-	s.http.CloseIdleConnections() // the former server does so too, which may meet a request
 }
 
 func (s *sandman) tryReload(t *testing.T, o options, args ...string) ([]byte, error) {
@@ -116,7 +115,7 @@ func TestReload_losesAndCutsNothing(t *testing.T) {
 				oneByteASecond(t.Context(), bytes.Repeat([]byte("u"), seconds))))
 			waiting := s.begin(s.request(t.Context(), http.MethodGet, held, appPort, "/state", nil))
 			s.awaitState(t, 2*time.Second, held, "RESUMING")
-			stop := askOverAReload(t, s, used)
+			stop := askAllTheTime(t, s, used)
 
 			node := s.status(t).Leader.Node
 			to.change(&o)

@@ -30,7 +30,6 @@ func TestThreeProxies_loseNoRequestWhileLeadersGo(t *testing.T) {
 	crowd.join(fresh)
 	reloaded, _ := c.leader(t)
 	node := reloaded.status(t).Node
-	crowd.leave(reloaded, reopens)
 	reloaded.reload(t, options{
 		data: reloaded.dir, idle: clusterIdle, host: reloaded.host, etcd: c.store.endpoint,
 		caddyfile: strings.NewReplacer("idle_timeout ", "hold 31s\n\t\tidle_timeout "),
@@ -145,13 +144,12 @@ func (w *crowd) join(s *sandman) { w.all.Go(func() { w.ask(s) }) }
 type departure int
 
 const (
-	stays   departure = iota
-	dies              // whatever its clients are told
-	ends              // what it has begun to read is answered: new connections may be refused, or remain unheard
-	reopens           // not at all: a reload opens its listener anew, and a request may remain unheard
+	stays departure = iota
+	dies            // whatever its clients are told
+	ends            // what it has accepted is answered: only new connections may be refused, or reset by the kernel
 )
 
-// leave says that s is about to be killed, or to be told to end or to reload.
+// leave says that s is about to be killed, or to be told to end.
 func (w *crowd) leave(s *sandman, how departure) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -162,26 +160,16 @@ func (w *crowd) left(s *sandman, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	how := w.gone[s]
-	return how == dies || how == ends && errors.Is(err, syscall.ECONNREFUSED)
-}
-
-// shuts tells whether a server of s has shut down, or is about to.
-func (w *crowd) shuts(s *sandman) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gone[s] == ends || w.gone[s] == reopens
+	return how == dies || how == ends && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET))
 }
 
 func (w *crowd) ask(s *sandman) {
-	forgiven := false
 	for n := 0; w.ctx.Err() == nil; n++ {
-		unheard, err := s.askAtShutdown(w.ctx, w.id)
+		_, err := s.ask(w.ctx, w.id)
 		switch {
 		case err == nil:
 			w.asked.Add(1)
 		case w.ctx.Err() != nil:
-		case unheard && !forgiven && w.shuts(s):
-			forgiven = true
 		case w.left(s, err):
 			return
 		default:

@@ -1,0 +1,84 @@
+package handover_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// At the end a connection is refused, or its request is answered.
+func TestLeave_answersWhatItHasAccepted(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		var p place
+		s := p.next(t, "last", nil)
+		asked := make(chan struct{}, 20)
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					c, err := net.Dial("tcp", p.addr)
+					if err != nil {
+						return // refused
+					}
+					conn := &client{Conn: c, r: bufio.NewReader(c)}
+					_, err = io.WriteString(c, getRequest)
+					if err == nil {
+						_, _, err = conn.receive()
+					}
+					c.Close()
+					if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+						return // it has waited to be accepted
+					}
+					if err != nil {
+						t.Errorf("a request is lost: %v", err)
+						return
+					}
+					select {
+					case asked <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range cap(asked) {
+			<-asked
+		}
+		p.sockets.Leave(t.Context())
+		if err := <-s.shutDown(t); err != nil {
+			t.Errorf("shutting down: %v", err)
+		}
+		all.Wait()
+	}
+}
+
+func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
+	t.Parallel()
+	p := place{made: make(chan struct{}, 1)}
+	began := make(chan struct{})
+	s := p.next(t, "last", func(http.ResponseWriter, *http.Request) { close(began) })
+	conn := p.dial(t)
+	conn.send(t, getRequest[:30])
+	<-p.made
+	go func() {
+		if _, err := io.WriteString(conn, getRequest[30:]); err != nil {
+			t.Error(err)
+		}
+	}()
+	p.sockets.Leave(t.Context())
+	select {
+	case <-began:
+	default:
+		t.Error("it has not waited")
+	}
+	down := s.shutDown(t)
+	conn.expect(t, "last: GET /a ")
+	if err := <-down; err != nil {
+		t.Errorf("shutting down: %v", err)
+	}
+}
