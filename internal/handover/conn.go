@@ -43,7 +43,11 @@ type conn struct {
 }
 
 func newConn(tcp *net.TCPConn, l *listener, unread []byte) *conn {
-	return &conn{TCPConn: tcp, listener: l, unread: unread, made: time.Now(), current: request{first: true}}
+	c := &conn{TCPConn: tcp, listener: l, unread: unread, made: time.Now(), current: request{first: true}}
+	if len(unread) > 0 {
+		c.heard = c.made
+	}
+	return c
 }
 
 // ConnState is what an HTTP server's [http.Server.ConnState] must call. It does
@@ -100,11 +104,18 @@ func (c *conn) answeredLocked() {
 
 // serveLocked: nothing can be taken, at least until the request is answered.
 func (c *conn) serveLocked() {
-	c.listener.forget(c)
+	c.forgetLocked()
 	if !c.plain {
 		c.current, c.former = request{lost: true}, request{}
 	}
 	c.serving.Store(true)
+}
+
+// forgetLocked: nobody needs to wait for c any more.
+func (c *conn) forgetLocked() {
+	if c.current.first {
+		c.listener.forget(c)
+	}
 }
 
 // useLocked is called when the server does something with the connection.
@@ -230,6 +241,16 @@ func (c *conn) handOver() {
 	}
 }
 
+// abandon closes c, if nothing has come from the client yet: Go's server, when it
+// shuts down, waits for that for 5 s.
+func (c *conn) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heard.IsZero() && !c.taken && !c.serving.Load() {
+		_ = c.TCPConn.Close()
+	}
+}
+
 // takeLocked takes c from its server where that loses nothing, and there is
 // another one.
 func (c *conn) takeLocked() bool {
@@ -249,7 +270,7 @@ func (c *conn) takeLocked() bool {
 // giveAwayLocked gives the connection to the newest server, with what the former
 // has read of a request. The error is a read's.
 func (c *conn) giveAwayLocked(err error) {
-	c.listener.forget(c)
+	c.forgetLocked()
 	if c.current.lost || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = c.TCPConn.Close()
 		return

@@ -30,10 +30,11 @@ type Config struct {
 	// Address is whatever tells the addresses of a process apart.
 	Address string
 
-	// Open opens the socket, where no listener of the address is open.
+	// Open opens the socket, where no listener of the address is open, so that
+	// its connections have KeepAlive.
 	Open func() (net.Listener, error)
 
-	// KeepAlive is set on the listener's connections.
+	// KeepAlive is how the listener's connections are kept alive.
 	KeepAlive net.KeepAliveConfig
 }
 
@@ -59,7 +60,8 @@ func (s *Sockets) Listen(ctx context.Context, cfg Config) (net.Listener, error) 
 
 // Leave is for the end of the process: it closes the sockets, and waits, for a
 // second at most or until ctx ends, until the requests on connections that were
-// made before are being served. The listeners are still to be closed.
+// made before are being served. Those on which nothing has come by then are
+// closed. The listeners are still to be closed.
 func (s *Sockets) Leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -76,6 +78,9 @@ func (s *Sockets) Leave(ctx context.Context) {
 	}
 	for _, l := range listeners {
 		l.settle(ctx, (*conn).lastPatience)
+		for _, c := range l.youngOnes() {
+			c.abandon()
+		}
 	}
 }
 
@@ -95,7 +100,7 @@ func (s *Sockets) join(cfg Config) (l, former *listener, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("opening the socket: %w", err)
 		}
-		sock = newSocket(ln, s, cfg.Address)
+		sock = newSocket(ln, s, cfg)
 		if s.open == nil {
 			s.open = make(map[string]*socket)
 		}
@@ -112,18 +117,19 @@ func (s *Sockets) join(cfg Config) (l, former *listener, err error) {
 // socket is one socket, and its listeners.
 type socket struct {
 	net.Listener
-	all      *Sockets
-	address  string
-	close    func() error  // once
-	accepted chan struct{} // closed when all connections have been accepted by servers
+	all       *Sockets
+	address   string
+	keepAlive net.KeepAliveConfig
+	close     func() error  // once
+	accepted  chan struct{} // closed when all connections have been accepted by servers
 
 	listeners []*listener   // guarded by all.mu; the newest last
 	changed   chan struct{} // guarded by all.mu; closed when the listeners change
 }
 
-func newSocket(ln net.Listener, all *Sockets, address string) *socket {
+func newSocket(ln net.Listener, all *Sockets, cfg Config) *socket {
 	return &socket{
-		Listener: ln, all: all, address: address, close: sync.OnceValue(ln.Close),
+		Listener: ln, all: all, address: cfg.Address, keepAlive: cfg.KeepAlive, close: sync.OnceValue(ln.Close),
 		accepted: make(chan struct{}), changed: make(chan struct{}),
 	}
 }

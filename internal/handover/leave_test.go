@@ -57,6 +57,22 @@ func TestLeave_answersWhatItHasAccepted(t *testing.T) {
 	}
 }
 
+// Go's server would wait for it.
+func TestLeave_closesWhatIsSilent(t *testing.T) {
+	t.Parallel()
+	p := place{made: make(chan struct{}, 1)}
+	s := p.next(t, "last", nil)
+	conn := p.dial(t)
+	<-p.made
+	p.sockets.Leave(t.Context())
+	if got, _, err := conn.receive(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v; want the end", got, err)
+	}
+	if err := <-s.shutDown(t); err != nil {
+		t.Errorf("shutting down: %v", err)
+	}
+}
+
 func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
 	t.Parallel()
 	p := place{made: make(chan struct{}, 1)}

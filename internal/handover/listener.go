@@ -74,7 +74,9 @@ func (l *listener) admit(a arrival) (net.Conn, error) {
 	if a.err != nil || !ok {
 		return a.conn, a.err
 	}
-	_ = tcp.SetKeepAliveConfig(l.keepAlive) // fails where the client has gone, as the first read will
+	if l.keepAlive != l.socket.keepAlive {
+		_ = tcp.SetKeepAliveConfig(l.keepAlive) // fails where the client has gone, as the first read will
+	}
 	c := newConn(tcp, l, a.heard)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,8 @@ const (
 	// serverBuffer is the size of the buffer by which Go's server reads.
 	serverBuffer = 4096
 
-	// maxRead is more than a request's head may have.
+	// maxRead bounds what is kept of a request: longer ones are not handed over.
+	// Caddy allows heads of 16 KiB where nothing else is configured.
 	maxRead = 64 << 10
 )
 
