@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,7 @@ func (o *ownSite) manyClients(plain string) map[string]*http.Client {
 func TestReload_losesNoRequestOfManyClients(t *testing.T) {
 	t.Parallel()
 	own := &ownSite{port: freePort(t)}
-	o := options{data: shortDir(t), caddyfile: strings.NewReplacer(
+	o := options{data: filepath.Join(shortDir(t), "d"), caddyfile: strings.NewReplacer(
 		"persist_config off", "persist_config off\n\tskip_install_trust\n\tauto_https disable_redirects",
 		"http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf("https://*.sand.test:%d {\n\tbind 127.0.0.1\n\ttls internal\n\tsandman_proxy\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", own.port),
 	)}
