@@ -224,6 +224,9 @@ type lateHandler struct {
 }
 
 func (l *lateHandler) provision(ctx caddy.Context, build func(*App, *runningEngine) (http.Handler, error)) (err error) {
+	if err := shareSockets(ctx); err != nil {
+		return err
+	}
 	if l.app, err = appOf(ctx); err != nil {
 		return err
 	}
