@@ -9,6 +9,7 @@
 //	go run ./cmd/sandbench lateness   how late pauses are with 10,000 sandboxes
 //	go run ./cmd/sandbench memory     what a known sandbox and an open WebSocket take
 //	go run ./cmd/sandbench stampede   requests that arrive together at sleeping sandboxes
+//	go run ./cmd/sandbench reload     requests that reloads lose, beside Caddy's bare reverse_proxy
 //	go run ./cmd/sandbench classify   what counts in recordings of editors, beside what a person did
 package main
 
@@ -35,6 +36,7 @@ var benches = []bench{
 	{"lateness", "how late pauses are with 10,000 sandboxes", runLateness},
 	{"memory", "what a known sandbox and an open WebSocket take", runMemory},
 	{"stampede", "requests that arrive together at sleeping sandboxes", runStampede},
+	{"reload", "requests that reloads lose, beside Caddy's bare reverse_proxy", runReload},
 	{"classify", "what counts in recordings of editors, beside what a person did", runClassify},
 }
 
