@@ -129,6 +129,7 @@ type App struct {
 	identity string        // all of the configuration that an engine depends on
 	poolKey  string        // identity, while the engine is in use
 	started  chan struct{} // closed once running is set
+	onStart  []func()      // what whenStarted waits with
 	demo     bool          // the demo sandbox is in our care
 	ctx      caddy.Context // for other apps, and events
 
@@ -264,6 +265,9 @@ func (a *App) Start() error {
 	a.poolKey, a.running = a.identity, v.(*runningEngine)
 	a.running.events.app.Store(a)
 	close(a.started)
+	for _, f := range a.onStart {
+		f()
+	}
 	return nil
 }
 

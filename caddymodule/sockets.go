@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -27,20 +28,49 @@ func init() {
 			if err != nil {
 				return nil, err
 			}
-			return sockets.Listen(ctx, handover.Config{
-				Address:   network + "/" + addr.JoinHostPort(portOffset),
-				KeepAlive: cfg.KeepAliveConfig,
-				Open: func() (net.Listener, error) {
-					ln, err := addr.Listen(context.WithoutCancel(ctx), portOffset, cfg)
-					if err != nil {
-						return nil, err
-					}
-					return ln.(net.Listener), nil
-				},
-			})
+			return listenShared(ctx, addr, portOffset, cfg)
 		})
 		caddyhttp.RegisterNetworkHTTP3(sharedPrefix+network, h3)
 	}
+}
+
+func listenShared(ctx context.Context, addr caddy.NetworkAddress, portOffset uint, cfg net.ListenConfig) (net.Listener, error) {
+	l, err := sockets.Listen(handover.Config{
+		Address:   addr.Network + "/" + addr.JoinHostPort(portOffset),
+		KeepAlive: cfg.KeepAliveConfig,
+		Open: func() (net.Listener, error) {
+			ln, err := addr.Listen(context.WithoutCancel(ctx), portOffset, cfg)
+			if err != nil {
+				return nil, err
+			}
+			return ln.(net.Listener), nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	config, ok := ctx.(caddy.Context)
+	if !ok {
+		l.Lead(ctx)
+		return l, nil
+	}
+	app, err := appOf(config)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	app.whenStarted(func() { l.Lead(ctx) })
+	return l, nil
+}
+
+// whenStarted calls f when a has started: until then requests would wait for
+// that, or for ever if it fails, and the former configuration serves on. Caddy
+// starts one app after the other, in any order, before it stops the former ones.
+func (a *App) whenStarted(f func()) {
+	if a.running != nil {
+		f()
+		return
+	}
+	a.onStart = append(a.onStart, f)
 }
 
 var sockets handover.Sockets

@@ -267,7 +267,7 @@ func (c *conn) takeLocked() bool {
 	return true
 }
 
-// giveAwayLocked gives the connection to the newest server, with what the former
+// giveAwayLocked gives the connection to the server that leads, with what the former
 // has read of a request. The error is a read's.
 func (c *conn) giveAwayLocked(err error) {
 	c.forgetLocked()

@@ -4,8 +4,8 @@
 // Go's server, when it shuts down, closes a connection whose first request it
 // has not read by then without an answer (https://go.dev/issue/75591), and a
 // socket that is closed resets what waits in its queue. So the servers of an
-// address share one socket, each connection goes to the newest of them, and a
-// new one begins when those before it have taken up what they were being sent.
+// address share one socket, whose connections go to the one of them that leads,
+// and with the lead goes what the former one has not begun to answer.
 package handover
 
 import (
@@ -38,23 +38,42 @@ type Config struct {
 	KeepAlive net.KeepAliveConfig
 }
 
+// Listener is one server's part of a socket.
+type Listener interface {
+	net.Listener
+
+	// Lead makes it the one that gets the connections of its address, and what
+	// the one before it has accepted and not read from. It returns when the
+	// requests that that one was reading have begun to be served, which is
+	// awaited for a second at most, or until ctx ends.
+	Lead(ctx context.Context)
+}
+
 // Listen gives a listener whose connections the caller's HTTP server answers.
-// From now on it gets those of its address, and what the listeners before it
-// have accepted and not read from; it is given back when the requests that they
-// were reading have begun to be served, which is awaited for a second at most,
-// or until ctx ends. When it is closed, the newest that is still open gets them.
-// The last that is closed closes the socket.
+// It gets some when it leads, or is the only one of its address. When it is
+// closed, the one that led before gets them. The last that is closed closes the
+// socket.
 //
-// The server's ConnState must be told to [ConnState], or the wait is longer.
-func (s *Sockets) Listen(ctx context.Context, cfg Config) (net.Listener, error) {
-	l, former, err := s.join(cfg)
-	if err != nil {
-		return nil, err
+// The server's ConnState must be told to [ConnState], or Lead takes longer.
+func (s *Sockets) Listen(cfg Config) (Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sock := s.open[cfg.Address]
+	if sock == nil {
+		ln, err := cfg.Open()
+		if err != nil {
+			return nil, fmt.Errorf("opening the socket: %w", err)
+		}
+		sock = newSocket(ln, s, cfg)
+		if s.open == nil {
+			s.open = make(map[string]*socket)
+		}
+		s.open[cfg.Address] = sock
+		go sock.accept()
 	}
-	if former != nil {
-		former.handOver()
-		former.settle(ctx, (*conn).patience)
-	}
+	l := newListener(sock, cfg.KeepAlive)
+	sock.listeners = slices.Insert(sock.listeners, 0, l)
+	sock.changedLocked()
 	return l, nil
 }
 
@@ -90,30 +109,6 @@ func (s *Sockets) all() []*socket {
 	return slices.Collect(maps.Values(s.open))
 }
 
-// join gives the new listener, and the one that it follows, which may be nil.
-func (s *Sockets) join(cfg Config) (l, former *listener, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sock := s.open[cfg.Address]
-	if sock == nil {
-		ln, err := cfg.Open()
-		if err != nil {
-			return nil, nil, fmt.Errorf("opening the socket: %w", err)
-		}
-		sock = newSocket(ln, s, cfg)
-		if s.open == nil {
-			s.open = make(map[string]*socket)
-		}
-		s.open[cfg.Address] = sock
-		go sock.accept()
-	}
-	former = sock.newestLocked()
-	l = newListener(sock, cfg.KeepAlive)
-	sock.listeners = append(sock.listeners, l)
-	sock.changedLocked()
-	return l, former, nil
-}
-
 // socket is one socket, and its listeners.
 type socket struct {
 	net.Listener
@@ -123,7 +118,7 @@ type socket struct {
 	close     func() error  // once
 	accepted  chan struct{} // closed when all connections have been accepted by servers
 
-	listeners []*listener   // guarded by all.mu; the newest last
+	listeners []*listener   // guarded by all.mu; the one that leads is the last
 	changed   chan struct{} // guarded by all.mu; closed when the listeners change
 }
 
@@ -134,7 +129,7 @@ func newSocket(ln net.Listener, all *Sockets, cfg Config) *socket {
 	}
 }
 
-func (s *socket) newestLocked() *listener {
+func (s *socket) leaderLocked() *listener {
 	if len(s.listeners) == 0 {
 		return nil
 	}
@@ -146,12 +141,26 @@ func (s *socket) changedLocked() {
 	s.changed = make(chan struct{})
 }
 
-// newest gives the listener that connections are for, or nil, and what is
-// closed when that changes.
-func (s *socket) newest() (*listener, <-chan struct{}) {
+// leader gives the listener that connections are for, or nil, and what is
+// closed when that may have changed.
+func (s *socket) leader() (*listener, <-chan struct{}) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
-	return s.newestLocked(), s.changed
+	return s.leaderLocked(), s.changed
+}
+
+// lead makes l the leader, and gives the former one, which may be nil.
+func (s *socket) lead(l *listener) (former *listener) {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	former = s.leaderLocked()
+	i := slices.Index(s.listeners, l)
+	if i < 0 || former == l {
+		return nil
+	}
+	s.listeners = append(slices.Delete(s.listeners, i, i+1), l)
+	s.changedLocked()
+	return former
 }
 
 // leave takes l out. The last one leaves nothing behind.
@@ -189,7 +198,7 @@ func (s *socket) accept() {
 // deliver waits until a listener has admitted a, or none is left.
 func (s *socket) deliver(a arrival) {
 	for {
-		l, changed := s.newest()
+		l, changed := s.leader()
 		if l == nil {
 			if a.conn != nil {
 				_ = a.conn.Close()

@@ -219,11 +219,37 @@ func TestListen_theLastOneStays(t *testing.T) {
 	if got, _, err := conn.receive(); err == nil {
 		t.Errorf("the last server is gone, and answers %q", got)
 	}
+	if got, _, err := silent.receive(); err == nil {
+		t.Errorf("the last server is gone, and answers %q", got)
+	}
 	ln, err := net.Listen("tcp", p.addr)
 	if err != nil {
 		t.Fatalf("the address is not free: %v", err)
 	}
 	ln.Close()
+}
+
+// Until it leads, a listener gets nothing while another one is there.
+func TestListen_waitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	var p place
+	former := p.next(t, "old", nil)
+	kept := p.dial(t)
+	kept.send(t, getRequest)
+	kept.expect(t, "old: GET /a ")
+	p.later(t, "new", nil)
+	for _, conn := range []*client{kept, p.dial(t)} {
+		conn.send(t, getRequest)
+		conn.expect(t, "old: GET /a ")
+	}
+	down := former.shutDown(t)
+	for _, conn := range []*client{kept, p.dial(t)} {
+		conn.send(t, getRequest)
+		conn.expect(t, "new: GET /a ")
+	}
+	if err := <-down; err != nil {
+		t.Errorf("shutting down: %v", err)
+	}
 }
 
 func TestListen_closesWhatIsIdleForTooLong(t *testing.T) {
@@ -338,7 +364,7 @@ func TestListen_saysWhyItCannot(t *testing.T) {
 	var p place
 	reason := errors.New("the address is in use")
 	for range 2 {
-		ln, err := p.sockets.Listen(t.Context(), handover.Config{Address: "here", Open: func() (net.Listener, error) { return nil, reason }})
+		ln, err := p.sockets.Listen(handover.Config{Address: "here", Open: func() (net.Listener, error) { return nil, reason }})
 		if !errors.Is(err, reason) {
 			t.Errorf("got %v, %v; want %v", ln, err, reason)
 		}

@@ -21,7 +21,7 @@ const (
 	preconnected = 250 * time.Millisecond
 )
 
-// listener is one server's part of a socket.
+// listener implements Listener.
 type listener struct {
 	socket    *socket
 	keepAlive net.KeepAliveConfig
@@ -67,7 +67,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit gives neither where l is not the newest any more: then another listener
+// admit gives neither where l does not lead any more: then another listener
 // gets what has arrived.
 func (l *listener) admit(a arrival) (net.Conn, error) {
 	tcp, ok := a.conn.(*net.TCPConn)
@@ -80,7 +80,7 @@ func (l *listener) admit(a arrival) (net.Conn, error) {
 	c := newConn(tcp, l, a.heard)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if newest, _ := l.socket.newest(); newest != l {
+	if leader, _ := l.socket.leader(); leader != l {
 		go l.socket.deliver(a)
 		return nil, nil
 	}
@@ -101,8 +101,16 @@ func (l *listener) forget(c *conn) {
 
 // superseded says whether connections are another listener's by now.
 func (l *listener) superseded() bool {
-	newest, _ := l.socket.newest()
-	return newest != nil && newest != l
+	leader, _ := l.socket.leader()
+	return leader != nil && leader != l
+}
+
+// Lead implements Listener.
+func (l *listener) Lead(ctx context.Context) {
+	if former := l.socket.lead(l); former != nil {
+		former.handOver()
+		former.settle(ctx, (*conn).patience)
+	}
 }
 
 // Close implements net.Listener. What was accepted stays open.
@@ -121,8 +129,8 @@ func (l *listener) youngOnes() []*conn {
 	return all
 }
 
-// handOver gives away what nothing was read from. It must be called when l is
-// no longer the newest.
+// handOver gives away what nothing was read from. It must be called when l
+// leads no longer.
 func (l *listener) handOver() {
 	for _, c := range l.youngOnes() {
 		c.handOver()
@@ -154,4 +162,4 @@ func (l *listener) settle(ctx context.Context, patience func(*conn, time.Time) t
 }
 
 // Interface guard
-var _ net.Listener = (*listener)(nil)
+var _ Listener = (*listener)(nil)

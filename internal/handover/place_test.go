@@ -34,10 +34,18 @@ type server struct {
 	done chan struct{} // closed when Serve has returned
 }
 
-// next starts a server with the handler, after which the name is answered.
+// next starts a server that leads. It answers its name when the handler has returned.
 func (p *place) next(t *testing.T, name string, handler http.HandlerFunc) *server {
 	t.Helper()
-	ln, err := p.sockets.Listen(t.Context(), handover.Config{Address: "here", Open: func() (net.Listener, error) {
+	s, ln := p.later(t, name, handler)
+	ln.Lead(t.Context())
+	return s
+}
+
+// later starts a server that doesn't lead.
+func (p *place) later(t *testing.T, name string, handler http.HandlerFunc) (*server, handover.Listener) {
+	t.Helper()
+	ln, err := p.sockets.Listen(handover.Config{Address: "here", Open: func() (net.Listener, error) {
 		return net.Listen("tcp", "127.0.0.1:0")
 	}})
 	if err != nil {
@@ -64,15 +72,16 @@ func (p *place) next(t *testing.T, name string, handler http.HandlerFunc) *serve
 	s.Protocols.SetUnencryptedHTTP2(true)
 	go func() {
 		defer close(s.done)
+		var below net.Listener = ln
 		if p.tls != nil {
-			ln = tls.NewListener(ln, p.tls)
+			below = tls.NewListener(ln, p.tls)
 		}
-		if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.Serve(below); !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serving: %v", err)
 		}
 	}()
 	t.Cleanup(func() { s.Close(); <-s.done })
-	return s
+	return s, ln
 }
 
 func (p *place) connState(c net.Conn, state http.ConnState) {

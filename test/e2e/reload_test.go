@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -342,6 +343,30 @@ func TestReload_thatFailsChangesNothing(t *testing.T) {
 	requireContinued(t, before, s.mustAsk(t, id), 1)
 	s.requirePausedOnTime(t, id, lastUse)
 	requireContinued(t, before, s.mustAsk(t, id), 2)
+}
+
+// A configuration whose app doesn't start gets no request, whether its sites are opened before or not.
+func TestReload_thatFailsToStartLosesNothing(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	o := options{data: filepath.Join(dir, "d")}
+	s := start(t, o)
+	id, _ := s.startAppIn(t)
+	noFolder := filepath.Join(dir, "file")
+	if err := os.WriteFile(noFolder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bad := o
+	bad.caddyfile = strings.NewReplacer("etcd {$SANDMAN_ETCD:embedded}", "etcd embedded {\n\t\t\tdir "+noFolder+"\n\t\t}")
+	s.http.Timeout = readyWithin // a request that is held up is lost, too
+	stop := askAllTheTime(t, s, id)
+	for range 8 { // apps are started in any order
+		if out, err := s.tryReload(t, bad); err == nil {
+			t.Fatalf("a configuration whose etcd has no folder was loaded:\n%s", out)
+		}
+	}
+	s.mustAsk(t, id)
+	stop()
 }
 
 // listenSomewhere takes a port of loopback until the test ends.
