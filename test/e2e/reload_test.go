@@ -11,6 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -352,24 +355,61 @@ func TestReload_thatFailsToStartLosesNothing(t *testing.T) {
 	o := options{data: filepath.Join(dir, "d")}
 	s := start(t, o)
 	id, _ := s.startAppIn(t)
-	noFolder := filepath.Join(dir, "file")
-	if err := os.WriteFile(noFolder, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	inUse := filepath.Join(dir, "etcd") // whose start fails after a second
+	holdDatabase(t, filepath.Join(inUse, "etcd/member/snap/db"))
 	bad := o
-	bad.caddyfile = strings.NewReplacer("etcd {$SANDMAN_ETCD:embedded}", "etcd embedded {\n\t\t\tdir "+noFolder+"\n\t\t}")
-	s.http.Timeout = readyWithin // a request that is held up is lost, too
-	stop := askAllTheTime(t, s, id)
-	for range 8 { // apps are started in any order
-		if out, err := s.tryReload(t, bad); err == nil {
-			t.Fatalf("a configuration whose etcd has no folder was loaded:\n%s", out)
+	bad.caddyfile = strings.NewReplacer("etcd {$SANDMAN_ETCD:embedded}", "etcd embedded "+inUse)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asking sync.WaitGroup
+	answered := make([]atomic.Int64, 4)
+	for n := range answered {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				r := s.request(ctx, http.MethodGet, id, appPort, "/state", nil)
+				r.Close = true // a connection of its own
+				a, err := s.do(r)
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("%v; %s", err, a)
+					return
+				}
+				answered[n].Add(1)
+			}
+		})
+	}
+	for range 5 { // apps are started in any order
+		if out, err := s.tryReload(t, bad); err == nil || !bytes.Contains(out, []byte("in use by another process")) {
+			t.Fatalf("a configuration whose etcd's folder is in use: %v\n%s", err, out)
+		}
+		for n := range answered {
+			before := answered[n].Load()
+			eventually(t, late, "an answer", func() bool { return answered[n].Load() > before || t.Failed() })
 		}
 	}
-	s.mustAsk(t, id)
-	stop()
+	cancel()
+	asking.Wait()
 }
 
 // listenSomewhere takes a port of loopback until the test ends.
+// holdDatabase makes a file that looks to etcd as if another process had it open.
+func holdDatabase(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func listenSomewhere(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
