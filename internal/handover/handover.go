@@ -43,8 +43,8 @@ type Listener interface {
 	net.Listener
 
 	// Lead makes it the one that gets the connections of its address, and what
-	// the one before it has accepted and not read from. It returns when the
-	// requests that that one was reading have begun to be served, which is
+	// the former one has accepted and not read from. It returns when the
+	// requests that its server was reading have begun to be served, which is
 	// awaited for a second at most, or until ctx ends.
 	Lead(ctx context.Context)
 }
