@@ -41,7 +41,7 @@ func TestReload_losesNoRequestOfManyClients(t *testing.T) {
 	t.Parallel()
 	own := &ownSite{port: freePort(t)}
 	o := options{data: filepath.Join(shortDir(t), "d"), caddyfile: strings.NewReplacer(
-		"persist_config off", "persist_config off\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tskip_install_trust\n\tauto_https disable_redirects",
 		"http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf("https://*.sand.test:%d {\n\tbind 127.0.0.1\n\ttls internal\n\tsandman_proxy\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", own.port),
 	)}
 	s := start(t, o)

@@ -129,7 +129,7 @@ func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 	text := strings.NewReplacer("TLSPORT", fmt.Sprint(own.port), "HASH", strings.TrimSpace(string(hash)), "AUTH", strings.TrimPrefix(auth.URL, "http://")).Replace(site)
 	s := start(t, options{idle: idle, caddyfile: strings.NewReplacer(
 		"http://:{$SANDMAN_PORT:8080} {", text,
-		"persist_config off", "persist_config off\n\tdebug\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tdebug\n\tskip_install_trust\n\tauto_https disable_redirects",
 	)})
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", own.port))
@@ -139,8 +139,12 @@ func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // a CA of the test's own
 	}}
 	t.Cleanup(own.http.CloseIdleConnections)
-	// the certificate is made after the start
+	// the certificate is made after the start. Caddy cleans its storage then, too, and may take away the
+	// certificate's folder as long as that is empty: so not here
 	eventually(t, readyWithin, "a certificate", func() bool {
+		return strings.Contains(s.process.log.String(), "certificate obtained successfully")
+	})
+	eventually(t, readyWithin, "its use", func() bool {
 		_, err := (&e2b{http: own.http}).do(own.request(t, "none", http.MethodGet, "/", ""))
 		return err == nil
 	})
