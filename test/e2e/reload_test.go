@@ -348,6 +348,17 @@ func TestReload_thatFailsChangesNothing(t *testing.T) {
 	requireContinued(t, before, s.mustAsk(t, id), 2)
 }
 
+// Caddy has to know that an address stays open, or it would wait the delay out.
+func TestReload_isNotHeldUpByTheShutdownDelay(t *testing.T) {
+	t.Parallel()
+	o := options{data: filepath.Join(shortDir(t), "d"), caddyfile: strings.NewReplacer("persist_config off", "persist_config off\n\tshutdown_delay 1s")}
+	s := start(t, o)
+	s.reload(t, o, "--force")
+	if strings.Contains(s.process.log.String(), "shutdown scheduled") {
+		t.Error("the reload waited for the delay")
+	}
+}
+
 // A configuration whose app doesn't start gets no request, whether its sites are opened before or not.
 func TestReload_thatFailsToStartLosesNothing(t *testing.T) {
 	t.Parallel()
