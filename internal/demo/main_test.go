@@ -18,7 +18,10 @@ import (
 	"github.com/sandman-proxy/sandman/internal/demo"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Go's server waits for 500 ms before it closes the connection of a body that is too large
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // sandboxID is the sandbox that the tests' editors believe to be in.
 const sandboxID = "itest0123456789abcdef"
