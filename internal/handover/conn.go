@@ -27,7 +27,7 @@ type conn struct {
 	unread   []byte // what another server had read
 	later    int64  // how many bytes were read while the request was served
 	ahead    bool   // one more was read to watch for the client's end: it is the next request's
-	aheadOne [1]byte
+	aheadOne byte
 
 	serving atomic.Bool // a request is being served, or what follows an upgrade: nothing can be taken
 
@@ -95,7 +95,7 @@ func ConnState(nc net.Conn, state http.ConnState) {
 func (c *conn) answeredLocked() {
 	next := request{read: c.former.read[:0]}
 	if c.ahead {
-		next.read = append(next.read, c.aheadOne[0])
+		next.read = append(next.read, c.aheadOne)
 	}
 	c.former, c.current = c.current, next
 	c.former.later, c.later, c.ahead = c.later, 0, false
@@ -184,7 +184,7 @@ func (c *conn) readOn(p []byte) (int, error) {
 	if len(p) > 1 {
 		c.later += int64(n)
 	} else if n == 1 {
-		c.ahead, c.aheadOne[0] = true, p[0]
+		c.ahead, c.aheadOne = true, p[0]
 	}
 	return n, err
 }

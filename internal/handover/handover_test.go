@@ -69,9 +69,7 @@ func TestListen_losesNoRequest(t *testing.T) {
 					}
 				}
 				newer := p.next(t, fmt.Sprint(n+1), nil)
-				if err := <-former.shutDown(t); err != nil {
-					t.Errorf("shutting down: %v", err)
-				}
+				requireEnded(t, former.shutDown(t))
 				former = newer
 			}
 			stop()
@@ -110,9 +108,7 @@ func TestListen_givesTheNextServer(t *testing.T) {
 			down := former.shutDown(t)
 			conn.send(t, c.then)
 			conn.expect(t, c.want)
-			if err := <-down; err != nil {
-				t.Errorf("shutting down: %v", err)
-			}
+			requireEnded(t, down)
 			conn.send(t, getRequest)
 			conn.expect(t, "new: GET /a ")
 		})
@@ -132,9 +128,7 @@ func TestListen_leavesWhatIsBeingServed(t *testing.T) {
 	close(release)
 	conn.send(t, "body")
 	conn.expect(t, "old: POST /b body")
-	if err := <-down; err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, down)
 }
 
 // A request that was begun is nobody else's, even where it ends without a byte.
@@ -157,9 +151,7 @@ func TestListen_repeatsNothing(t *testing.T) {
 	if got, _, err := conn.receive(); err == nil {
 		t.Errorf("got %q", got)
 	}
-	if err := <-down; err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, down)
 }
 
 // What was sent ahead, beside another request, is answered or the connection closes: it doesn't hang.
@@ -190,9 +182,7 @@ func TestListen_bearsPipelining(t *testing.T) {
 			} else if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("it hangs")
 			}
-			if err := <-down; err != nil {
-				t.Errorf("shutting down: %v", err)
-			}
+			requireEnded(t, down)
 		})
 	}
 }
@@ -204,18 +194,14 @@ func TestListen_theLastOneStays(t *testing.T) {
 	former := p.next(t, "old", nil)
 	failed := p.next(t, "failed", nil)
 	silent := p.dial(t)
-	if err := <-failed.shutDown(t); err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, failed.shutDown(t))
 	silent.send(t, getRequest)
 	silent.expect(t, "old: GET /a ")
 	conn := p.dial(t)
 	conn.send(t, getRequest)
 	conn.expect(t, "old: GET /a ")
 
-	if err := <-former.shutDown(t); err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, former.shutDown(t))
 	if got, _, err := conn.receive(); err == nil {
 		t.Errorf("the last server is gone, and answers %q", got)
 	}
@@ -247,9 +233,7 @@ func TestListen_waitsForItsTurn(t *testing.T) {
 		conn.send(t, getRequest)
 		conn.expect(t, "new: GET /a ")
 	}
-	if err := <-down; err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, down)
 }
 
 func TestListen_closesWhatIsIdleForTooLong(t *testing.T) {
@@ -287,9 +271,7 @@ func TestListen_leavesOtherProtocols(t *testing.T) {
 		conn.send(t, getRequest, "before")
 		conn.echo(t, "before")
 		p.next(t, "new", nil)
-		if err := <-former.shutDown(t); err != nil {
-			t.Errorf("shutting down: %v", err)
-		}
+		requireEnded(t, former.shutDown(t))
 		conn.send(t, "after")
 		conn.echo(t, "after")
 	})
@@ -325,9 +307,7 @@ func TestListen_leavesOtherProtocols(t *testing.T) {
 		down := former.shutDown(t)
 		close(release)
 		all.Wait()
-		if err := <-down; err != nil {
-			t.Errorf("shutting down: %v", err)
-		}
+		requireEnded(t, down)
 		get("/a", "new: GET /a ")
 	})
 }
@@ -348,9 +328,7 @@ func TestListen_waitsForWhatIsComing(t *testing.T) {
 	p.next(t, "new", nil)
 	down := former.shutDown(t)
 	conn.expect(t, "old: GET /a ")
-	if err := <-down; err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, down)
 }
 
 func TestListen_saysWhyItCannot(t *testing.T) {

@@ -49,9 +49,7 @@ func TestLeave_answersWhatItHasAccepted(t *testing.T) {
 			<-asked
 		}
 		p.sockets.Leave(t.Context())
-		if err := <-s.shutDown(t); err != nil {
-			t.Errorf("shutting down: %v", err)
-		}
+		requireEnded(t, s.shutDown(t))
 		all.Wait()
 	}
 }
@@ -67,9 +65,7 @@ func TestLeave_closesWhatIsSilent(t *testing.T) {
 	if got, _, err := conn.receive(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, %v; want the end", got, err)
 	}
-	if err := <-s.shutDown(t); err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, s.shutDown(t))
 }
 
 func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
@@ -87,7 +83,5 @@ func TestLeave_waitsForWhatHasNotCome(t *testing.T) {
 	p.sockets.Leave(t.Context())
 	down := s.shutDown(t)
 	conn.expect(t, "last: GET /a ")
-	if err := <-down; err != nil {
-		t.Errorf("shutting down: %v", err)
-	}
+	requireEnded(t, down)
 }

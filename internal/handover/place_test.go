@@ -102,6 +102,13 @@ func (s *server) shutDown(t *testing.T) (done <-chan error) {
 	return ended
 }
 
+func requireEnded(t *testing.T, down <-chan error) {
+	t.Helper()
+	if err := <-down; err != nil {
+		t.Errorf("shutting down: %v", err)
+	}
+}
+
 // client is a connection.
 type client struct {
 	net.Conn

@@ -197,7 +197,7 @@ func startLoginSites(t *testing.T) *loginSites {
 	).Replace(sites)
 	d.sandman = start(t, options{caddyfile: strings.NewReplacer(
 		"http://:{$SANDMAN_PORT:8080} {", sites+"\nhttp://:{$SANDMAN_PORT:8080} {",
-		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", ownCertificates,
 		"token admin admin", "token login viewer "+loginToken+"\n\t\ttoken admin admin", //nolint:dupword // names and their roles
 	)})
 	l.api = d.url + "/api/v1"

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -33,11 +32,8 @@ type e2b struct {
 // newE2B returns a client for which every name leads to data's address, as *.localhost does in a
 // browser. It follows no redirect, since none is ours to follow.
 func newE2B(api, data string) *e2b {
-	address := strings.TrimPrefix(data, "http://")
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
+		DialContext:         dialTo(strings.TrimPrefix(data, "http://")),
 		MaxIdleConnsPerHost: 256,
 		DisableCompression:  true,
 	}

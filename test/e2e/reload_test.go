@@ -404,7 +404,6 @@ func TestReload_thatFailsToStartLosesNothing(t *testing.T) {
 	asking.Wait()
 }
 
-// listenSomewhere takes a port of loopback until the test ends.
 // holdDatabase makes a file that looks to etcd as if another process had it open.
 func holdDatabase(t *testing.T, path string) {
 	t.Helper()
@@ -421,6 +420,7 @@ func holdDatabase(t *testing.T, path string) {
 	}
 }
 
+// listenSomewhere takes a port of loopback until the test ends.
 func listenSomewhere(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -18,19 +17,14 @@ import (
 // manyClients are of all kinds but one: HTTP/1.1 on kept connections by TLS, where a request may meet
 // the connection's end at any time.
 func (o *ownSite) manyClients(plain string) map[string]*http.Client {
-	to := func(address string) func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
-	}
-	dial := to(fmt.Sprintf("127.0.0.1:%d", o.port))
+	dial := dialTo(fmt.Sprintf("127.0.0.1:%d", o.port))
 	anyCA := &tls.Config{InsecureSkipVerify: true} // the test's own
 	byTLS := func(http2, once bool) *http.Client {
 		return &http.Client{Transport: &http.Transport{DialContext: dial, ForceAttemptHTTP2: http2, DisableKeepAlives: once, TLSClientConfig: anyCA.Clone()}}
 	}
 	return map[string]*http.Client{
-		"HTTP/1.1, new connections":         {Transport: &http.Transport{DialContext: to(plain), DisableKeepAlives: true}},
-		"HTTP/1.1, kept connections":        {Transport: &http.Transport{DialContext: to(plain), MaxIdleConnsPerHost: 100}},
+		"HTTP/1.1, new connections":         {Transport: &http.Transport{DialContext: dialTo(plain), DisableKeepAlives: true}},
+		"HTTP/1.1, kept connections":        {Transport: &http.Transport{DialContext: dialTo(plain), MaxIdleConnsPerHost: 100}},
 		"HTTP/1.1 by TLS, new connections":  byTLS(false, true),
 		"HTTP/2, new connections":           byTLS(true, true),
 		"HTTP/2, a connection that is kept": byTLS(true, false),
@@ -41,7 +35,7 @@ func TestReload_losesNoRequestOfManyClients(t *testing.T) {
 	t.Parallel()
 	own := &ownSite{port: freePort(t)}
 	o := options{data: filepath.Join(shortDir(t), "d"), caddyfile: strings.NewReplacer(
-		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", ownCertificates,
 		"http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf("https://*.sand.test:%d {\n\tbind 127.0.0.1\n\ttls internal\n\tsandman_proxy\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", own.port),
 	)}
 	s := start(t, o)

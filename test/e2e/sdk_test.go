@@ -74,7 +74,7 @@ func TestSDK_flowPassesByNamesOverTLS(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	s := start(t, options{caddyfile: strings.NewReplacer(
-		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", ownCertificates,
 		"domain localhost:{$SANDMAN_PORT:8080}", fmt.Sprintf("domain e2b.test:%d", port),
 		"http://:{$SANDMAN_PORT:8080} {", fmt.Sprintf("https://*.e2b.test:%d {\n\tbind 127.0.0.1\n\ttls internal\n\tsandman_proxy\n}\n\nhttp://:{$SANDMAN_PORT:8080} {", port),
 	)})

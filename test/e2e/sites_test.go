@@ -106,6 +106,11 @@ func TestSites_encodeAndSpeakHTTP2(t *testing.T) {
 	}
 }
 
+// ownCertificates are the global options of a Caddyfile with `tls internal`. Caddy cleans its storage at
+// the start, while it makes the certificate, whose folder it may take away as long as that is empty: so
+// not here.
+const ownCertificates = "persist_config off\n\tstorage_clean_interval off\n\tskip_install_trust\n\tauto_https disable_redirects"
+
 // ownSite is a client of an operator's own site.
 type ownSite struct {
 	http *http.Client
@@ -129,18 +134,14 @@ func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 	text := strings.NewReplacer("TLSPORT", fmt.Sprint(own.port), "HASH", strings.TrimSpace(string(hash)), "AUTH", strings.TrimPrefix(auth.URL, "http://")).Replace(site)
 	s := start(t, options{idle: idle, caddyfile: strings.NewReplacer(
 		"http://:{$SANDMAN_PORT:8080} {", text,
-		"persist_config off", "persist_config off\n\tstorage_clean_interval off\n\tdebug\n\tskip_install_trust\n\tauto_https disable_redirects",
+		"persist_config off", ownCertificates+"\n\tdebug",
 	)})
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", own.port))
-	}
 	own.http = &http.Client{Transport: &http.Transport{
-		DialContext: dial, ForceAttemptHTTP2: true,
+		DialContext: dialTo(fmt.Sprintf("127.0.0.1:%d", own.port)), ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // a CA of the test's own
 	}}
 	t.Cleanup(own.http.CloseIdleConnections)
-	// the certificate is made after the start. Caddy cleans its storage then, too, and may take away the
-	// certificate's folder as long as that is empty: so not here
+	// the certificate is made after the start
 	eventually(t, readyWithin, "a certificate", func() bool {
 		return strings.Contains(s.process.log.String(), "certificate obtained successfully")
 	})
@@ -149,6 +150,13 @@ func startSite(t *testing.T, idle time.Duration) (*sandman, *ownSite) {
 		return err == nil
 	})
 	return s, own
+}
+
+// dialTo leads to the address, whatever is asked for.
+func dialTo(address string) func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
 }
 
 func (o *ownSite) request(t *testing.T, id, method, path, body string) *http.Request {
